@@ -1,0 +1,42 @@
+"""The table of commands."""
+
+from __future__ import annotations
+
+import typer
+
+from bayesscale.cli import demonstrating, describing, fitting, reading, simulating
+from bayesscale.cli.options import EXIT_CODES
+
+app = typer.Typer(
+    name="bayesscale",
+    help="Probabilistic scaling laws for language-model evaluation logs: posteriors, compared by what they predict.",
+    epilog=f"\b\nExample:\n  bayesscale demo --out demo-results\n\n{EXIT_CODES}",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and stop."""
+    if wanted:
+        from bayesscale import __version__
+
+        typer.echo(f"bayesscale {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(False, "--version", help="Show the version.", callback=show_version, is_eager=True),
+) -> None:
+    """Probabilistic scaling laws for language-model evaluation logs: posteriors, compared by what they predict."""
+
+
+app.command("fit", epilog=fitting.EPILOG)(fitting.fit)
+app.command("check", epilog=describing.CHECK_EPILOG)(describing.check)
+app.command("compare", epilog=reading.COMPARE_EPILOG)(reading.compare)
+app.command("predict", epilog=reading.PREDICT_EPILOG)(reading.predict)
+app.command("laws", epilog=describing.LAWS_EPILOG)(describing.laws)
+app.command("demo", epilog=demonstrating.EPILOG)(demonstrating.demo)
+app.add_typer(simulating.app, name="simulate")

@@ -1,0 +1,40 @@
+"""`bayesscale demo`: the bundled data, from a table to an answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bayesscale.cli import options as o
+
+EPILOG = o.example("bayesscale demo", "bayesscale demo --out demo-results")
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results.")] = Path("demo-results"),
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite/--keep", help="Replace the results of an earlier run.")
+    ] = True,
+) -> None:
+    """Fit simulated curves, some suppressed by fine-tuning, and say how many shots bring the behaviour back."""
+    from bayesscale.cli.fitting import NOTHING_FITTED
+    from bayesscale.cli.printing import print_outcome
+    from bayesscale.cli.screen import progress, say
+    from bayesscale.demo import INTRODUCTION, answers, demo_curves, demo_settings, draw_answer
+    from bayesscale.run import run
+
+    curves, inputs = demo_curves()
+    say(INTRODUCTION)
+    with progress() as report:
+        outcome = run(
+            curves, demo_settings(seed), out=out, overwrite=overwrite, inputs=inputs,
+            arguments={"command": "demo"}, report=report,
+        )  # fmt: skip
+    print_outcome(outcome)
+    if outcome.evaluation.fits:
+        say("\n" + "\n".join(answers(outcome)))
+        say(f"\nPicture: {draw_answer(outcome)}. Ask more: bayesscale predict {outcome.folder} --at 2000")
+    raise typer.Exit(0 if outcome.evaluation.fits else NOTHING_FITTED)

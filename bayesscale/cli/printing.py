@@ -1,0 +1,161 @@
+"""What `fit`, `compare` and `demo` say about a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from bayesscale.cli.screen import fixed, number, say, show
+from bayesscale.comparison import METRICS, Comparison
+from bayesscale.finding import InputError
+from bayesscale.tables import STATUSES, count_statuses, rows_where
+from bayesscale.verdict import verdict
+
+if TYPE_CHECKING:
+    from bayesscale.run import Outcome
+
+CURVES_SHOWN, FINDINGS_SHOWN = 20, 12
+HEADLINE = ("DROP",)
+"""Codes shown before all others."""
+GRADES = ("fail", "warn", "info")
+METRIC_NAMES = {"crps": "CRPS", "log_score": "log score", "nrmse": "NRMSE"}
+
+
+def print_outcome(outcome: Outcome) -> None:
+    """Say how a run ended: verdict, laws, curves, findings, and where everything is."""
+    tables, about = outcome.tables, outcome.about
+    print_verdicts(tables["comparison"], tables["forecasts"], about["key_names"], about["shares"])
+    print_laws(tables["comparison"])
+    print_curves(tables["comparison"])
+    print_findings(tables["findings"])
+    print_counts(about)
+    say(f"Results are in {outcome.folder} (its README.txt says what each file is).")
+
+
+def print_verdicts(
+    scores: pd.DataFrame, points: pd.DataFrame, key_names: Sequence[str], shares: Sequence[float], metric: str = "crps"
+) -> None:
+    """The comparison at each share, or why there is none."""
+    if not shares:
+        say("Nothing was held out, so laws are not compared by prediction.\n")
+    for share in shares:
+        try:
+            print_comparison(verdict(scores, points, key_names, share=share, metric=metric))
+        except InputError as error:
+            say(f"Trained on the first {share:.0%}: no comparison, {error.finding.message}.\n")
+
+
+def print_comparison(found: Comparison) -> None:
+    """One comparison: the sentence, then a row per law."""
+    say(found.sentence)
+    name, better = METRIC_NAMES[found.metric], METRICS[found.metric]
+    title = (
+        f"Held-out rows, trained on the first {found.share:.0%}; {name}: {better} is better; "
+        f"difference to {found.reference}: above 0 is better; intervals equal-tailed, of a new observation"
+    )
+    columns = [("law", "left"), (name, "right"), ("difference", "right"), ("se", "right"), ("curves", "right")]
+    columns += [
+        ("in 50%", "right"),
+        ("in 90%", "right"),
+        ("90% width", "right"),
+        ("NRMSE", "right"),
+        ("stacking", "right"),
+    ]
+    show(title, columns, [comparison_cells(row, found.metric) for row in found.table.to_dict("records")])
+    say()
+
+
+def comparison_cells(row: Mapping[Any, Any], metric: str) -> list[str]:
+    cells = [row["law"], number(row[metric]), number(row["difference"], 2), number(row["se"], 2), str(row["n_curves"])]
+    cells += [fixed(row["coverage50"]), fixed(row["coverage90"]), number(row["width90"])]
+    return [*cells, number(row["nrmse"]), fixed(row["weight"])]
+
+
+def print_laws(comparison: pd.DataFrame) -> None:
+    """Per law: how its fits to all rows ended, and its leave-one-out."""
+    fitted = rows_where(comparison, comparison["fitted"]).drop_duplicates(["curve_index", "law"])
+    rows = []
+    for own in groups(fitted, "law"):
+        law, counts = own["law"].iloc[0], count_statuses(own)
+        known = own["elpd_loo"].dropna()
+        elpd = number(known.sum(), 4) if len(known) else "-"
+        rows.append(
+            [str(law), *(str(counts[s]) for s in STATUSES), elpd, str(len(known)), fixed(own["khat_max"].max())]
+        )
+    columns = [("law", "left"), *((status, "right") for status in STATUSES)]
+    columns += [("elpd_loo", "right"), ("curves", "right"), ("largest k-hat", "right")]
+    show(
+        "Fits to all rows, by status; leave-one-out summed over curves (interpolation, not forecasting)", columns, rows
+    )
+    say()
+
+
+def print_curves(comparison: pd.DataFrame) -> None:
+    """Per curve: statuses, the law that forecast it best, and what was found; the worst first."""
+    fitted = rows_where(comparison, comparison["fitted"])
+    rows = sorted((curve_row(own) for own in groups(fitted, "curve_index")), key=lambda row: row[0])
+    columns = [("curve", "left"), ("fits", "left"), ("best forecast", "left"), ("found", "left")]
+    shown = [cells for _, cells in rows[:CURVES_SHOWN]]
+    rest = f"; the {len(shown)} with the gravest findings of {len(rows)}" if len(rows) > len(shown) else ""
+    show(f"Curves{rest}", columns, shown)
+    say()
+
+
+def curve_row(own: pd.DataFrame) -> tuple[tuple[int, int, int], list[str]]:
+    """A curve's rank (gravest first) and its cells."""
+    once = own.drop_duplicates("law")
+    counts = count_statuses(once)
+    reasons = rows_where(once, once["status"] != "skipped")["reason"]
+    codes = sorted({code for reason in reasons for code in reason.split()})
+    scored = rows_where(own, (own["share"] == own["share"].max()) & own["crps"].notna()).sort_values("crps")
+    best = "-" if scored.empty else str(scored["law"].iloc[0])
+    statuses = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    rank = (-counts["fail"], 0 if set(HEADLINE) & set(codes) else 1, -counts["warn"])
+    return rank, [str(once["curve"].iloc[0]), statuses, best, " ".join(code for code in codes) or "-"]
+
+
+def groups(table: pd.DataFrame, *columns: str) -> list[pd.DataFrame]:
+    """A table cut by columns, in the order their values first appear."""
+    return [own for _, own in table.groupby(list(columns), sort=False)]
+
+
+def print_findings(findings: pd.DataFrame) -> None:
+    """Findings by code, falls first, then by grade; one line each."""
+    if findings.empty:
+        return
+    kinds = [(own["code"].iloc[0], own["grade"].iloc[0], own) for own in groups(findings, "code", "grade")]
+    kinds.sort(key=lambda kind: (kind[0] not in HEADLINE, GRADES.index(kind[1]), -len(kind[2])))
+    say("Findings")
+    for code, grade, own in kinds[:FINDINGS_SHOWN]:
+        first = own.iloc[0]
+        about = first["curve"] or first["where"]
+        say(f"  {grade.upper()} {code} ({places(own)}). {about}: {first['message']}.{advice(first['advice'])}")
+    if len(kinds) > FINDINGS_SHOWN:
+        say(f"  ... and {len(kinds) - FINDINGS_SHOWN} more kinds, in findings.parquet")
+    say()
+
+
+def advice(text: str) -> str:
+    return f" {text[0].upper()}{text[1:]}." if text else ""
+
+
+def places(own: pd.DataFrame) -> str:
+    """How often a finding was made, in words."""
+    curves, laws = own["curve"].nunique(), own.loc[own["law"] != "", "law"].nunique()
+    if not laws:
+        return f"{len(own)} in the data"
+    return f"{curves} curve{'s' * (curves != 1)}, {laws} law{'s' * (laws != 1)}"
+
+
+def print_counts(about: Mapping[str, Any]) -> None:
+    """The account: every curve × law in one status."""
+    counts, laws = about["counts"], len(about["laws"])
+    parts = ", ".join(f"{counts[status]} {status}" for status in STATUSES)
+    words = [f"{about['curves']} curves x {laws} laws = {sum(counts.values())} fits: {parts}."]
+    if about["holdout_failed"]:
+        words.append(f"Of the forecasts, {about['holdout_failed']} rest on a fit that failed its checks.")
+    if about["holdout_too_short"]:
+        words.append(f"Hold-outs with too few shot counts to train on or to score: {about['holdout_too_short']}.")
+    say(" ".join(words))

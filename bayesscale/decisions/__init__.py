@@ -1,0 +1,1 @@
+"""Answers in the units of the question: shots, accuracy, and how far beyond the data an answer reaches."""

@@ -1,0 +1,306 @@
+"""Fitting: `fit` for one curve (or one joint set), `fit_many` for as many as there are.
+
+Both take `Curves` and return `Fit` values. Every law goes through the same machinery; one program is compiled per law and
+shape, and the data are its arguments.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from bayesscale.curves import Curves
+from bayesscale.finding import Finding, InputError
+from bayesscale.gate import check_drop, check_fit, check_model
+from bayesscale.inference import diagnostics
+from bayesscale.inference.many import Posterior, Progress, Sampler, sample_many, silent
+from bayesscale.law import Law
+from bayesscale.laws import DEFAULT_LAW, LAWS
+from bayesscale.likelihood import LIKELIHOODS, Likelihood, default_likelihood, with_discrepancy, without_discrepancy
+from bayesscale.model import Model, compose, derived_quantities, left_out_log_likelihood, prior_draw, theta_of
+from bayesscale.precision import enable_float64, require_float64
+from bayesscale.result import Fit, contraction, flatten, likelihood_of
+from bayesscale.units import Units, units_of
+
+PRIOR_DRAWS = 1000
+BLOCK = 64
+"""Units whose draws are worked up together; bounds memory."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A unit a law could not be fitted to, and why; it takes the place of a `Fit`."""
+
+    name: str
+    law: Law
+    finding: Finding
+    status: str = "skipped"
+
+
+def law_named(law: str | Law) -> Law:
+    """Look a law up by name.
+
+    Raises
+    ------
+    InputError : no such law; names the nearest.
+    """
+    if isinstance(law, Law):
+        return law
+    if law not in LAWS:
+        from difflib import get_close_matches
+
+        near = ", ".join(get_close_matches(law, LAWS)) or ", ".join(LAWS)
+        raise InputError(
+            "LAW-UNKNOWN", f"there is no law {law!r}", fix=f"did you mean {near}? (`bayesscale laws` lists them)"
+        )
+    return LAWS[law]
+
+
+def likelihood_for(curves: Curves, likelihood: str | Likelihood | None, *, discrepancy: bool) -> Likelihood:
+    """Choose the likelihood: as named, or the default for this kind of observation; with a discrepancy unless refused."""
+    if likelihood is None:
+        likelihood = default_likelihood(curves.kind, replicated=bool(curves.run.max(initial=0) > 0))
+    if isinstance(likelihood, str):
+        if likelihood not in LIKELIHOODS:
+            raise InputError(
+                "LIKELIHOOD-UNKNOWN", f"there is no likelihood {likelihood!r}", fix="one of " + ", ".join(LIKELIHOODS)
+            )
+        likelihood = LIKELIHOODS[likelihood]
+    if discrepancy and likelihood.discrepancy is None:
+        likelihood = with_discrepancy(likelihood)
+    return likelihood_of(likelihood if discrepancy else without_discrepancy(likelihood))
+
+
+def fit(curves: Curves, law: str | Law = DEFAULT_LAW, **options: Any) -> Fit:
+    """Fit one curve, or for a joint law the curves of one model. Options are those of `fit_many`.
+
+    Raises
+    ------
+    InputError : there is more than one unit to fit, or the law cannot be fitted to it.
+    """
+    fits = fit_many(curves, law, **options)
+    if len(fits) != 1:
+        raise InputError(
+            "FIT-ONE", f"fit takes one unit and there are {len(fits)}", fix="use fit_many, or curves.subset([i])"
+        )
+    if isinstance(fits[0], Skipped):
+        raise InputError(fits[0].finding.code, fits[0].finding.message, where=fits[0].name, fix=fits[0].finding.advice)
+    return fits[0]
+
+
+def fit_many(
+    curves: Curves,
+    law: str | Law = DEFAULT_LAW,
+    *,
+    likelihood: str | Likelihood | None = None,
+    discrepancy: bool = True,
+    task_key: str | None = None,
+    sampler: Sampler | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> list[Fit | Skipped]:
+    """Fit every curve independently under one law (for a joint law, every set of task curves).
+
+    Parameters
+    ----------
+    likelihood : a name or value; default by kind of observation.
+    discrepancy : whether the curve may leave the law smoothly (Brownian in log(1+n), integrated out). Without it, intervals
+        of forecasts are too narrow.
+    task_key : which key tells tasks apart, for joint laws.
+    progress : called with (finished, total).
+    """
+    law = law_named(law)
+    enable_float64()
+    require_float64()
+    chosen = likelihood_for(curves, likelihood, discrepancy=discrepancy)
+    units = units_of(curves, chosen, joint=law.joint, task_key=task_key)
+    return fit_units(units, law, chosen, sampler=sampler or Sampler(), seed=seed, progress=progress)
+
+
+def fit_units(
+    units: Units, law: Law, likelihood: Likelihood, *, sampler: Sampler, seed: int = 0, progress: Progress = silent
+) -> list[Fit | Skipped]:
+    """Fit laid-out units; those the law cannot take come back as `Skipped`, in place."""
+    reasons = [unfit_reason(units, i, law) for i in range(len(units))]
+    results: list[Fit | Skipped | None] = [
+        None if r is None else Skipped(units.names[i], law, r) for i, r in enumerate(reasons)
+    ]
+    todo = [i for i, reason in enumerate(reasons) if reason is None]
+    for tasks in sorted({len(units.members[i]) for i in todo}):
+        same = [i for i in todo if len(units.members[i]) == tasks]
+        model = compose(law, likelihood, tasks)
+        subset = units.take(same)
+        prior_findings = check_model(model, {name: c[0] for name, c in subset.columns.items()})
+        posterior = sample_many(model, subset.columns, subset.digests, sampler=sampler, seed=seed, progress=progress)
+        for begin in range(0, len(same), BLOCK):
+            place = slice(begin, begin + BLOCK)
+            block = work_up(
+                model, subset.take(np.arange(len(same))[place]), cut(posterior, place), sampler, seed, prior_findings
+            )
+            for i, result in zip(same[place], block, strict=True):
+                results[i] = result
+    return [result for result in results if result is not None]
+
+
+def unfit_reason(units: Units, i: int, law: Law) -> Finding | None:
+    """Say why a law cannot be fitted to a unit, or nothing."""
+    seen = units.columns["mask"][i] > 0
+    if not seen.any():
+        return Finding("NO-ROWS", "fail", "no row is left to train on", "train on more of the axis", units.names[i])
+    if law.singular_at_zero and (units.columns["shots"][i][seen] <= 0).any():
+        return Finding(
+            "ZERO-SHOTS",
+            "fail",
+            f"law {law.name} is infinite at 0 shots",
+            "pass a shot offset of 1, or leave the law out",
+            units.names[i],
+        )
+    return None
+
+
+def cut(posterior: Posterior, place: slice) -> Posterior:
+    return Posterior(*(array[place] for array in posterior))
+
+
+@lru_cache(maxsize=128)
+def value_maps(model: Model) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """Compile, for (unit, ...) batches: u to values, prior draws of values, and pointwise log likelihoods."""
+
+    def values(u: jax.Array, columns: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        theta, _ = theta_of(model, u, columns)
+        return theta | dict(derived_quantities(model, theta))
+
+    def prior(key: jax.Array, columns: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        return values(prior_draw(model, key, columns), columns)
+
+    pointwise = partial(left_out_log_likelihood, model)
+    over_draws = lambda f: jax.vmap(f, in_axes=(0, None))  # noqa: E731
+    return (
+        jax.jit(jax.vmap(over_draws(over_draws(values)))),
+        jax.jit(jax.vmap(over_draws(prior), in_axes=(None, 0))),
+        jax.jit(jax.vmap(over_draws(over_draws(pointwise)))),
+    )
+
+
+def work_up(
+    model: Model, units: Units, posterior: Posterior, sampler: Sampler, seed: int, prior_findings: tuple[Finding, ...]
+) -> list[Fit | Skipped]:
+    """Turn a block of raw draws into `Fit` values: named values, diagnostics, log likelihoods, findings."""
+    to_values, to_prior, to_rows = value_maps(model)
+    columns = {name: np.asarray(c, int if name == "task" else float) for name, c in units.columns.items()}
+    values = {name: np.asarray(v) for name, v in to_values(posterior.u, columns).items()}
+    keys = jax.random.split(jax.random.key(seed + 1), PRIOR_DRAWS)
+    prior = {name: np.asarray(v) for name, v in to_prior(keys, columns).items()}
+    measured = {name: measure(v) for name, v in values.items()}
+    every = max(1, values[model.parameters[0].name].shape[2] // sampler.keep)
+    kept = {name: v[:, :, ::every] for name, v in values.items()}
+    theta = {p.name: kept[p.name] for p in model.parameters}
+    rows = np.asarray(to_rows(theta, columns))
+    stats = {
+        "diverging": posterior.diverging > 0,
+        "energy": posterior.energy,
+        "n_steps": posterior.leapfrogs,
+        "acceptance_rate": posterior.accept,
+        "reached_max_treedepth": posterior.saturated > 0,
+        "lp": posterior.log_density,
+    }
+    fits: list[Fit | Skipped] = []
+    for i in range(len(units)):
+        unit = units.take([i])
+        own_stats = {name: s[i] for name, s in stats.items()}
+        own_prior = {name: p[i] for name, p in prior.items()}
+        own_measured = {name: {key: m[i] for key, m in entry.items()} for name, entry in measured.items()}
+        finite = bool(
+            all(np.isfinite(v[i]).all() for v in theta.values())
+            and np.isfinite(rows[i][..., unit.columns["mask"][0] > 0]).all()
+        )
+        findings = prior_findings + check_fit(
+            own_stats,
+            {name: {key: worst(key, m) for key, m in entry.items()} for name, entry in own_measured.items()},
+            learned({name: v[i] for name, v in kept.items()}, own_prior, model) if finite else {},
+            finished=bool(posterior.finished[i]),
+            modes=int(posterior.distinct_modes[i]),
+            finite=finite,
+        )
+        unit_columns = {name: c[i] for name, c in units.columns.items()}
+        findings += check_drop(unit_columns, model.likelihood.kind)
+        fits.append(
+            Fit(
+                model=model,
+                unit=unit,
+                draws={name: v[i] for name, v in kept.items()},
+                prior=own_prior,
+                stats=own_stats,
+                diagnostics=own_measured,
+                log_likelihood=rows[i],
+                findings=findings,
+                provenance=provenance(sampler, seed) | {"tier": int(posterior.tier[i])},
+            )
+        )
+    return fits
+
+
+def measure(values: NDArray) -> dict[str, NDArray]:
+    """Convergence diagnostics of (unit, chain, draw, ...) values, each (unit, ...)."""
+    draws = np.moveaxis(values, (1, 2), (-2, -1))
+    constant = np.ptp(draws, axis=(-2, -1)) == 0
+    found = {
+        "r_hat": diagnostics.rhat(draws),
+        "ess_bulk": diagnostics.ess_bulk(draws),
+        "ess_tail": diagnostics.ess_tail(draws),
+    }
+    return {name: np.where(constant, np.nan, value) for name, value in found.items()}
+
+
+def worst(key: str, values: NDArray) -> float:
+    """The worst of a diagnostic over a value's elements; NaN where all are constant."""
+    if np.isnan(values).all():
+        return float("nan")
+    return float(np.nanmax(values) if key == "r_hat" else np.nanmin(values))
+
+
+PAPER = ("rho", "K", "gamma", "beta")
+"""Quantities a Bayesian law is read by; a finding says when the data do not determine one."""
+
+
+def learned(values: Mapping[str, NDArray], prior: Mapping[str, NDArray], model: Model) -> dict[str, float]:
+    """Prior-to-posterior contraction of what the law is read by, per scalar."""
+    names = PAPER if model.law.family == "bayesian" else tuple(model.law.derived_meaning)
+    out = {}
+    for name in (n for n in names if n in values):
+        for index in np.ndindex(values[name].shape[2:]):
+            label = name if not index else f"{name}[{','.join(map(str, index))}]"
+            out[label] = contraction(flatten(values[name])[(slice(None), *index)], prior[name][(slice(None), *index)])
+    return out
+
+
+@lru_cache(maxsize=1)
+def versions() -> dict[str, str]:
+    """Versions of what computed the result."""
+    found = {"python": platform.python_version()}
+    for package in ("bayesscale", "jax", "jaxlib", "numpyro", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def provenance(sampler: Sampler, seed: int) -> dict[str, Any]:
+    """How a fit was made."""
+    device = jax.devices()[0]
+    return {
+        "versions": versions(),
+        "seed": seed,
+        "sampler": {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(sampler).items()},
+        "device": f"{device.platform}:{device.device_kind}",
+        "float64": bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
+    }

@@ -1,0 +1,98 @@
+"""Doubts: what is odd about curves that could be read. Each is a warning; no curve is changed or dropped."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayesscale.curves import Curves
+from bayesscale.finding import Finding
+
+MIN_SHOTS = 4
+UNIT_JUMP = 1e6
+SHOWN_PER_CODE = 20
+
+
+def curve_doubts(curves: Curves) -> Iterator[Finding]:
+    """Curves with too few points to fit, without any change, on a boundary, or with a jump in the unit of shots."""
+    starts = np.searchsorted(curves.curve, np.arange(len(curves)))
+    few, low, high = _distinct_shots(curves, starts), *_range(curves, starts)
+    jump = _largest_jump(curves, starts)
+    for i in range(len(curves)):
+        name = curves.curve_name(i)
+        if few[i] == 1:
+            yield _warn(
+                "CURVE-ONE-SHOTS", "all rows have the same shots", "a curve needs several; the prior decides", name
+            )
+        elif few[i] < MIN_SHOTS:
+            what = f"only {few[i]} different shots"
+            yield _warn("CURVE-FEW-SHOTS", what, "expect a fit dominated by the prior", name)
+        if low[i] == high[i] and few[i] > 1:
+            yield _unchanging(curves, float(low[i]), name)
+        if jump[i] >= UNIT_JUMP:
+            what = f"shots jump by a factor {jump[i]:.0e} between neighbours"
+            yield _warn("CURVE-UNIT-JUMP", what, "are two units mixed?", name)
+
+
+def twin_names(key_names: Sequence[str], labels: Iterable[tuple[str, ...]]) -> Iterator[Finding]:
+    """Labels of one key column that differ only in case, outer spaces or Unicode normal form."""
+    distinct = set(labels)
+    for j, column in enumerate(key_names):
+        folded: dict[str, set[str]] = defaultdict(set)
+        for label in {key[j] for key in distinct}:
+            folded[unicodedata.normalize("NFC", label).strip().casefold()].add(label)
+        for twins in sorted(sorted(group) for group in folded.values() if len(group) > 1):
+            what = "labels differ only in case, outer spaces or Unicode form: " + ", ".join(map(ascii, twins))
+            yield _warn("TWIN-NAMES", what, "they are kept apart; if they are one, spell them alike", column)
+
+
+def grouped(findings: Sequence[Finding], shown: int = SHOWN_PER_CODE) -> list[Finding]:
+    """The first `shown` findings of each code, then one that counts the rest."""
+    by_code: dict[str, list[Finding]] = {}
+    for finding in findings:
+        by_code.setdefault(finding.code, []).append(finding)
+    result: list[Finding] = []
+    for code, group in by_code.items():
+        result.extend(group[:shown])
+        if len(group) > shown:
+            result.append(Finding(code, group[0].grade, f"and {len(group) - shown} more", group[0].advice))
+    return result
+
+
+def _warn(code: str, what: str, advice: str, where: str) -> Finding:
+    return Finding(code, "warn", what, advice, where=where)
+
+
+def _unchanging(curves: Curves, value: float, name: str) -> Finding:
+    if curves.kind != "nll_mean" and value in (0.0, 1.0):
+        edge, code = ("0", "CURVE-ALL-ZERO") if value == 0 else ("1", "CURVE-ALL-ONE")
+        return _warn(code, f"every value is {edge}", "on the boundary, the rate cannot be identified", name)
+    return _warn("CURVE-FLAT", f"every value is {value:g}", "a law's rate cannot be identified without change", name)
+
+
+def _distinct_shots(curves: Curves, starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    fresh = np.ones(curves.shots.size, dtype=np.int64)
+    fresh[1:] = curves.shots[1:] != curves.shots[:-1]
+    fresh[starts] = 1
+    return np.add.reduceat(fresh, starts)
+
+
+def _range(curves: Curves, starts: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if curves.kind == "counts":
+        values = curves.columns["successes"] / curves.columns["trials"]
+    else:
+        values = curves.columns["value"]
+    return np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
+
+
+def _largest_jump(curves: Curves, starts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The largest ratio of neighbouring positive shots in each curve; a step up from 0 is no jump."""
+    ratio = np.ones(curves.shots.size)
+    before, after = curves.shots[:-1], curves.shots[1:]
+    np.divide(after, before, out=ratio[1:], where=before > 0)
+    ratio[starts] = 1.0
+    return np.maximum.reduceat(ratio, starts)

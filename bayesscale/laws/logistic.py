@@ -1,0 +1,83 @@
+"""Hill curves: logistic in the logarithm of the number of shots.
+
+    logistic:  NLL(n) = e^L / (1 + (n / n50)^s) + E          (Arora et al. 2024, arXiv 2410.16531, baseline)
+    hill:      p(n) = floor + (ceiling - floor) / (1 + (n / n50)^(-s))
+
+The first bends the NLL, the second the probability. At zero shots both sit at their starting level, unlike the Bayesian
+laws, whose floor is a limit without evidence: so chance is no natural centre for it and is not used.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax.nn import log_sigmoid, sigmoid
+
+from bayesscale.law import Law
+from bayesscale.laws.coordinates import CEILING, N50, from_log, level_below, log_between, log_half_rise, safe_log_shots
+from bayesscale.parameter import Parameter
+
+SLOPE = Parameter("log_slope", "log s", "log of the Hill exponent", dist.Normal(0.0, 0.7), spread=0.3)
+START = level_below("logit_zero_ratio", "logit p₀/γ", "value at zero shots over ceiling")
+
+
+def logistic_log_mean(n, *, logit_ceiling, logit_zero_ratio, log_n50, log_slope):
+    remaining = sigmoid(-log_half_rise(safe_log_shots(n), log_n50, log_slope))
+    return from_log(log_sigmoid(logit_ceiling) + log_sigmoid(logit_zero_ratio) * remaining)
+
+
+def hill_log_mean(n, *, logit_ceiling, logit_zero_ratio, log_n50, log_slope):
+    return log_between(logit_ceiling, logit_zero_ratio, log_half_rise(safe_log_shots(n), log_n50, log_slope))
+
+
+def logistic_derived(*, logit_ceiling, logit_zero_ratio, log_n50, log_slope):
+    return {
+        "E": -log_sigmoid(logit_ceiling),
+        "L": jnp.log(-log_sigmoid(logit_zero_ratio)),
+        "n50": jnp.exp(log_n50),
+        "s": jnp.exp(log_slope),
+        "gamma": sigmoid(logit_ceiling),
+    }
+
+
+def hill_derived(*, logit_ceiling, logit_zero_ratio, log_n50, log_slope):
+    gamma = sigmoid(logit_ceiling)
+    return {
+        "gamma": gamma,
+        "floor": gamma * sigmoid(logit_zero_ratio),
+        "n50": jnp.exp(log_n50),
+        "s": jnp.exp(log_slope),
+    }
+
+
+LOGISTIC = Law(
+    name="logistic",
+    equation="NLL = e^L / (1 + (n/n50)^s) + E",
+    reference="Arora et al. 2024, arXiv:2410.16531, baselines",
+    parameters=(CEILING, START, N50, SLOPE),
+    log_mean=logistic_log_mean,
+    derived=logistic_derived,
+    derived_meaning={
+        "E": "irreducible NLL, nats",
+        "L": "log of the reducible NLL at zero shots",
+        "n50": "shots where the reducible NLL has halved",
+        "s": "Hill exponent",
+        "gamma": "level reached with unboundedly many shots",
+    },
+    family="baseline",
+)
+HILL = Law(
+    name="hill",
+    equation="p = floor + (gamma-floor) / (1 + (n/n50)^(-s))",
+    reference="Hill 1910; logistic in log shots, on the probability",
+    parameters=(CEILING, START, N50, SLOPE),
+    log_mean=hill_log_mean,
+    derived=hill_derived,
+    derived_meaning={
+        "gamma": "level reached with unboundedly many shots",
+        "floor": "level at zero shots",
+        "n50": "shots at half of the rise",
+        "s": "Hill exponent",
+    },
+    family="baseline",
+)

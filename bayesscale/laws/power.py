@@ -1,0 +1,107 @@
+"""Power laws of the negative log-likelihood in the number of shots.
+
+    power:          NLL(n) = e^C n^(-alpha) + E
+    bounded power:  NLL(n) = e^C (1 + n / n_c)^(-alpha) + E
+
+(Arora et al. 2024, arXiv 2410.16531, baselines.) Coordinates are on the curve: the ceiling gives E = -log gamma, the value
+at the first shot (power) or at zero shots (bounded) gives e^C, and n_c follows from the shot n50 where the excess NLL has
+halved: n_c = n50 / (2^(1/alpha) - 1). The pure power law is infinite at zero shots.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax.nn import log_sigmoid, sigmoid
+
+from bayesscale.law import Law
+from bayesscale.laws.coordinates import CEILING, N50, from_log, level_below, safe_log_shots
+from bayesscale.parameter import Parameter
+
+REFERENCE = "Arora et al. 2024, arXiv:2410.16531, baselines"
+MEANING = {
+    "E": "irreducible NLL, nats",
+    "C": "log of the reducible NLL at the first shot (bounded: at zero shots)",
+    "alpha": "exponent",
+    "gamma": "level reached with unboundedly many shots",
+}
+
+
+def alpha(centre: float, scale: float) -> Parameter:
+    """Return the log exponent with its prior."""
+    return Parameter("log_alpha", "log α", "log of the exponent", dist.Normal(centre, scale), spread=0.3)
+
+
+def excess(log_ratio):
+    """log of the reducible NLL, from log(value / ceiling)."""
+    return jnp.log(-log_ratio)
+
+
+def power_log_mean(n, *, logit_ceiling, logit_first_ratio, log_alpha):
+    decay = jnp.exp(-jnp.exp(log_alpha) * safe_log_shots(n))
+    return from_log(log_sigmoid(logit_ceiling) + log_sigmoid(logit_first_ratio) * decay)
+
+
+def power_derived(*, logit_ceiling, logit_first_ratio, log_alpha):
+    return {
+        "E": -log_sigmoid(logit_ceiling),
+        "C": excess(log_sigmoid(logit_first_ratio)),
+        "alpha": jnp.exp(log_alpha),
+        "gamma": sigmoid(logit_ceiling),
+    }
+
+
+def log_onset(log_n50, log_alpha):
+    """log n_c = log n50 - log(2^(1/alpha) - 1), safe for small alpha where 2^(1/alpha) overflows."""
+    doubling = math.log(2.0) * jnp.exp(-log_alpha)
+    return log_n50 - (doubling + jnp.log(-jnp.expm1(-doubling)))
+
+
+def bounded_log_mean(n, *, logit_ceiling, logit_zero_ratio, log_n50, log_alpha):
+    log_scaled = jnp.logaddexp(0.0, safe_log_shots(n) - log_onset(log_n50, log_alpha))
+    decay = jnp.exp(-jnp.exp(log_alpha) * log_scaled)
+    return from_log(log_sigmoid(logit_ceiling) + log_sigmoid(logit_zero_ratio) * decay)
+
+
+def bounded_derived(*, logit_ceiling, logit_zero_ratio, log_n50, log_alpha):
+    return {
+        "E": -log_sigmoid(logit_ceiling),
+        "C": excess(log_sigmoid(logit_zero_ratio)),
+        "alpha": jnp.exp(log_alpha),
+        "gamma": sigmoid(logit_ceiling),
+        "n_c": jnp.exp(log_onset(log_n50, log_alpha)),
+    }
+
+
+POWER = Law(
+    name="power",
+    equation="NLL = e^C n^(-alpha) + E",
+    reference=REFERENCE,
+    parameters=(
+        CEILING,
+        level_below("logit_first_ratio", "logit p₁/γ", "value at one shot over ceiling"),
+        alpha(math.log(0.4), 0.8),
+    ),
+    log_mean=power_log_mean,
+    derived=power_derived,
+    derived_meaning=MEANING,
+    family="baseline",
+    singular_at_zero=True,
+)
+BOUNDED_POWER = Law(
+    name="bounded_power",
+    equation="NLL = e^C (1 + n/n_c)^(-alpha) + E",
+    reference=REFERENCE,
+    parameters=(
+        CEILING,
+        level_below("logit_zero_ratio", "logit p₀/γ", "value at zero shots over ceiling"),
+        N50,
+        alpha(0.0, 1.0),
+    ),
+    log_mean=bounded_log_mean,
+    derived=bounded_derived,
+    derived_meaning=MEANING | {"n_c": "shots where the power law sets in"},
+    family="baseline",
+)

@@ -1,0 +1,69 @@
+"""The rectified scaling law: a power law whose clock started before the first demonstration.
+
+    NLL(n) = (B / (D_l + n^s) + E)^alpha        (Lin et al. 2024, "Selecting Large Language Model to Fine-tune via
+                                                 Rectified Scaling Law", arXiv 2402.02314)
+
+D_l is the amount of data already learned. With alpha = 1 this is the logistic baseline. Coordinates are on the curve: the
+ceiling gives E^alpha, the value at zero shots (B / D_l + E)^alpha, and D_l = n50^s.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax.nn import log_sigmoid, sigmoid
+
+from bayesscale.law import Law
+from bayesscale.laws.coordinates import CEILING, N50, from_log, log_half_rise, safe_log_shots
+from bayesscale.laws.logistic import SLOPE, START
+from bayesscale.parameter import Parameter
+
+OUTER = Parameter("log_alpha", "log α", "log of the outer exponent", dist.Normal(0.0, 0.5), spread=0.2)
+
+
+def roots(logit_ceiling, logit_zero_ratio, log_alpha):
+    """alpha-th roots of the NLL at infinitely many and at zero shots."""
+    log_ceiling = log_sigmoid(logit_ceiling)
+    inverse = jnp.exp(-log_alpha)
+    return jnp.exp(inverse * jnp.log(-log_ceiling)), jnp.exp(
+        inverse * jnp.log(-log_ceiling - log_sigmoid(logit_zero_ratio))
+    )
+
+
+def log_mean(n, *, logit_ceiling, logit_zero_ratio, log_n50, log_slope, log_alpha):
+    last, first = roots(logit_ceiling, logit_zero_ratio, log_alpha)
+    risen = log_half_rise(safe_log_shots(n), log_n50, log_slope)
+    return from_log(-jnp.exp(jnp.exp(log_alpha) * jnp.log(last * sigmoid(risen) + first * sigmoid(-risen))))
+
+
+def derived(*, logit_ceiling, logit_zero_ratio, log_n50, log_slope, log_alpha):
+    last, first = roots(logit_ceiling, logit_zero_ratio, log_alpha)
+    s = jnp.exp(log_slope)
+    log_pre_learned = s * log_n50
+    return {
+        "E": last,
+        "log_B": jnp.log(first - last) + log_pre_learned,
+        "log_D_l": log_pre_learned,
+        "s": s,
+        "alpha": jnp.exp(log_alpha),
+        "gamma": sigmoid(logit_ceiling),
+    }
+
+
+RECTIFIED = Law(
+    name="rectified",
+    equation="NLL = (B / (D_l + n^s) + E)^alpha",
+    reference="Lin et al. 2024, arXiv:2402.02314",
+    parameters=(CEILING, START, N50, SLOPE, OUTER),
+    log_mean=log_mean,
+    derived=derived,
+    derived_meaning={
+        "E": "alpha-th root of the irreducible NLL",
+        "log_B": "log of the reducible scale",
+        "log_D_l": "log of the pre-learned amount, in shots^s",
+        "s": "inner exponent",
+        "alpha": "outer exponent",
+        "gamma": "level reached with unboundedly many shots",
+    },
+    family="baseline",
+)

@@ -1,0 +1,185 @@
+"""The composer: law × likelihood (× pooling) gives a log density and a numpyro model.
+
+A `Model` is fitted to one *unit*: one curve for a single-curve law, all task curves of one model for a joint law. Its flat
+log density takes the unconstrained vector u and the unit's columns; batches map it over units with the data as arguments,
+so that one compiled program serves every unit of the same shape. `numpyro_model` states the same density as a numpyro
+program (a test holds the two together).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+
+from bayesscale.discrepancy import filter_rows, left_out_log_prob, sample_path
+from bayesscale.law import Law
+from bayesscale.likelihood import Likelihood, inverse_link, link
+from bayesscale.parameter import Parameter, constrain, unconstrain
+from bayesscale.types import Columns, CoordArray, LogMean, ObsArray, Scalar, Theta
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A law seen through a likelihood, with the number of tasks a joint law couples."""
+
+    law: Law
+    likelihood: Likelihood
+    tasks: int = 1
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        return self.law.parameters + self.likelihood.all_parameters
+
+    @cached_property
+    def sizes(self) -> Mapping[str, int]:
+        """Sizes of the named dimensions; a joint law has one lumped hypothesis beyond its tasks."""
+        return {"task": self.tasks, "rival": self.tasks, "hypothesis": self.tasks + 1}
+
+    @cached_property
+    def slices(self) -> Mapping[str, tuple[slice, tuple[int, ...]]]:
+        """Where each parameter lies in the flat vector, and its shape."""
+        places, start = {}, 0
+        for parameter in self.parameters:
+            shape = parameter.shape(self.sizes)
+            size = int(np.prod(shape, dtype=int))
+            places[parameter.name] = (slice(start, start + size), shape)
+            start += size
+        return places
+
+    @cached_property
+    def dimension(self) -> int:
+        """Number of unconstrained coordinates."""
+        return max(place.stop for place, _ in self.slices.values())
+
+    @cached_property
+    def coordinate_names(self) -> tuple[str, ...]:
+        """One name per coordinate: ``log_n50``, ``logit_ratio[1,0]``."""
+        names: list[str] = []
+        for name, (_, shape) in self.slices.items():
+            names += [name] if not shape else [f"{name}[{','.join(map(str, i))}]" for i in np.ndindex(shape)]
+        return tuple(names)
+
+
+@lru_cache(maxsize=256)
+def compose(law: Law, likelihood: Likelihood, tasks: int = 1) -> Model:
+    """Return the one `Model` of these values, so that what is compiled for it is found again."""
+    return Model(law, likelihood, tasks)
+
+
+def theta_of(model: Model, u: CoordArray, facts: Columns) -> tuple[dict[str, jax.Array], Scalar]:
+    """Split a flat vector into named values and return them with the log prior density on the unconstrained axis."""
+    theta, log_prior = {}, jnp.zeros(())
+    for parameter in model.parameters:
+        place, shape = model.slices[parameter.name]
+        theta[parameter.name], density = constrain(parameter, u[place].reshape(shape), facts)
+        log_prior += density
+    return theta, log_prior
+
+
+def law_log_mean(model: Model, theta: Theta, shots: ObsArray, task: ObsArray | None = None) -> LogMean:
+    """(log p, log(1-p)) of the model's law at these parameter values."""
+    values = {parameter.name: theta[parameter.name] for parameter in model.law.parameters}
+    return model.law.log_mean(shots, task, **values) if model.law.joint else model.law.log_mean(shots, **values)
+
+
+def derived_quantities(model: Model, theta: Theta) -> Mapping[str, jax.Array]:
+    """What the law reports beside its parameters."""
+    return model.law.derived(**{parameter.name: theta[parameter.name] for parameter in model.law.parameters})
+
+
+def sigma_of(theta: Theta) -> Scalar | None:
+    """Scale of the discrepancy, or None where the likelihood has none."""
+    return theta.get("sigma_delta")
+
+
+def row_log_likelihood(model: Model, theta: Theta, columns: Columns) -> ObsArray:
+    """Sequential log likelihood of each row: log p(y_i | theta, y_<i), zero on padding."""
+    mean = law_log_mean(model, theta, columns["shots"], columns.get("task"))
+    extra = model.likelihood.extra(mean, columns, theta)
+    sigma = sigma_of(theta)
+    if sigma is None:
+        rows = model.likelihood.log_prob(link(model.likelihood.kind, mean), mean, columns, theta)
+    else:
+        rows = filter_rows(model.likelihood, mean, columns, theta, sigma).log_evidence
+    return jnp.where(columns["mask"] > 0, rows + extra, 0.0)
+
+
+def left_out_log_likelihood(model: Model, theta: Theta, columns: Columns) -> ObsArray:
+    """log p(y_i | theta, y_-i): the row's own density, unless rows share a discrepancy.
+
+    Rows hidden by the mask are scored too, given those it shows: that is their predictive density. What the spread between
+    runs says is left out, so that the number is about the observed mean alone.
+    """
+    mean = law_log_mean(model, theta, columns["shots"], columns.get("task"))
+    sigma = sigma_of(theta)
+    if sigma is None:
+        return model.likelihood.log_prob(link(model.likelihood.kind, mean), mean, columns, theta)
+    return left_out_log_prob(model.likelihood, mean, columns, theta, sigma)
+
+
+def posterior_rows(
+    model: Model, theta: Theta, columns: Columns, key: jax.Array
+) -> tuple[ObsArray, ObsArray, ObsArray, ObsArray]:
+    """What one draw of the parameters says at every row, given the rows the mask shows.
+
+    Returns the law's value, the expected value (law and discrepancy, sampled along the curve), a new observation, and the
+    log density of the row given the others; all (obs,), the first three on the value scale.
+    """
+    kind = model.likelihood.kind
+    mean = law_log_mean(model, theta, columns["shots"], columns.get("task"))
+    eta, sigma = link(kind, mean), sigma_of(theta)
+    key_path, key_observation = jax.random.split(key)
+    if sigma is None:
+        path = jnp.zeros_like(eta)
+    else:
+        path = sample_path(key_path, filter_rows(model.likelihood, mean, columns, theta, sigma), columns, sigma)
+    observation = model.likelihood.draw(key_observation, eta + path, mean, columns, theta)
+    score = left_out_log_likelihood(model, theta, columns)
+    return inverse_link(kind, eta), inverse_link(kind, eta + path), observation, score
+
+
+def log_density(model: Model, u: CoordArray, columns: Columns) -> Scalar:
+    """Unnormalised log posterior density on the unconstrained axis."""
+    theta, log_prior = theta_of(model, u, columns)
+    return log_prior + jnp.sum(row_log_likelihood(model, theta, columns))
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What a sampler needs to know: a log density of (u, columns), a draw from the prior, how many coordinates, a name."""
+
+    name: str
+    dimension: int
+    density: Callable[[CoordArray, Columns], Scalar]
+    prior_draw: Callable[[jax.Array, Columns], CoordArray]
+
+
+@lru_cache(maxsize=256)
+def target_of(model: Model) -> Target:
+    """Return the sampling target of a model."""
+    name = f"{model.law.name}|{model.likelihood.name}|{model.tasks}"
+    return Target(name, model.dimension, partial(log_density, model), partial(prior_draw, model))
+
+
+def numpyro_model(model: Model, columns: Columns) -> None:
+    """State the posterior as a numpyro program."""
+    theta = {}
+    for parameter in model.parameters:
+        prior = parameter.prior_given(columns).expand(parameter.shape(model.sizes))
+        theta[parameter.name] = numpyro.sample(parameter.name, prior.to_event(len(prior.batch_shape)))
+    numpyro.factor("log_likelihood", jnp.sum(row_log_likelihood(model, theta, columns)))
+
+
+def prior_draw(model: Model, key: jax.Array, facts: Columns) -> CoordArray:
+    """Draw a flat vector from the prior, on the unconstrained axis."""
+    pieces = []
+    for i, parameter in enumerate(model.parameters):
+        value = parameter.prior_given(facts).sample(jax.random.fold_in(key, i), parameter.shape(model.sizes))
+        pieces.append(jnp.ravel(unconstrain(parameter, value, facts)))
+    return jnp.concatenate(pieces)

@@ -1,0 +1,111 @@
+"""Parameters: what a law or a likelihood asks the data about.
+
+A `Parameter` carries its prior, and the prior's support is the constraint: a value is sampled on the unconstrained axis
+and mapped back with numpyro's bijection of that support. Built-in laws use coordinates that are unconstrained already
+(logits and logs), because a floor of 1e-12 and a ceiling of 1 - 1e-12 must stay apart in floating point.
+
+Half-normal scales are sampled on the normal-score axis, where their prior is a standard normal: on the log axis a scale
+that the data put near zero has a long flat tail that a sampler crosses badly.
+
+A prior may depend on facts of the curve (its chance level, say): then it is a function of those facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax.scipy.special import ndtr, ndtri
+from numpyro.distributions import biject_to, constraints
+from numpyro.distributions.util import validate_sample
+
+from bayesscale.types import Columns, Scalar
+
+type Prior = dist.Distribution | Callable[[Columns], dist.Distribution]
+
+
+@dataclass(frozen=True, eq=False)
+class Parameter:
+    """One unknown: its prior, what it means, and how much groups may differ in it.
+
+    Attributes
+    ----------
+    name : identifier, also the posterior variable's name.
+    symbol : how the papers write it.
+    meaning : one phrase for a reader of the table.
+    prior : a distribution, or a function of the curve's facts that returns one.
+    unit : unit of the value, empty when it has none.
+    spread : prior scale of between-group variation on the unconstrained axis.
+    dims : names of its dimensions; empty for a scalar.
+    """
+
+    name: str
+    symbol: str
+    meaning: str
+    prior: Prior
+    unit: str = ""
+    spread: float = 0.5
+    dims: tuple[str, ...] = ()
+
+    def prior_given(self, facts: Columns) -> dist.Distribution:
+        """Return the prior for a curve with these facts."""
+        return self.prior if isinstance(self.prior, dist.Distribution) else self.prior(facts)
+
+    def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """Return the value's shape when the dimensions have these sizes."""
+        return tuple(sizes[dim] for dim in self.dims)
+
+
+def constrain(parameter: Parameter, u: jax.Array, facts: Columns) -> tuple[jax.Array, Scalar]:
+    """Map the unconstrained `u` to the parameter's support.
+
+    Returns the value and its log prior density on the unconstrained axis, log p(T(u)) + log|dT/du|, summed.
+    """
+    prior = parameter.prior_given(facts)
+    if prior.support is constraints.real:
+        return u, jnp.sum(prior.log_prob(u))
+    if isinstance(prior, dist.HalfNormal):
+        # The quantile of Phi(u), written with the upper tail so that large scales keep their digits.
+        return -prior.scale * ndtri(0.5 * ndtr(-u)), jnp.sum(dist.Normal().log_prob(u))
+    transform = biject_to(prior.support)
+    value = transform(u)
+    return value, jnp.sum(prior.log_prob(value) + transform.log_abs_det_jacobian(u, value))
+
+
+def unconstrain(parameter: Parameter, value: jax.Array, facts: Columns) -> jax.Array:
+    """Map a value of the parameter to the unconstrained axis; the inverse of `constrain`."""
+    prior = parameter.prior_given(facts)
+    if prior.support is constraints.real:
+        return value
+    if isinstance(prior, dist.HalfNormal):
+        return -ndtri(2.0 * ndtr(-value / prior.scale))
+    return biject_to(prior.support).inv(value)
+
+
+class LogitBeta(dist.Distribution):
+    """The logit of a Beta(a, b) variable: log p(x) = a log sigmoid(x) + b log sigmoid(-x) - log B(a, b).
+
+    Kept on the logit axis so that neither end of the unit interval is ever reached in floating point.
+    """
+
+    arg_constraints = {"a": constraints.positive, "b": constraints.positive}
+    support = constraints.real
+    reparametrized_params = ["a", "b"]
+
+    def __init__(self, a: float, b: float, *, validate_args: bool | None = None) -> None:
+        self.a, self.b = a, b
+        super().__init__(jnp.broadcast_shapes(jnp.shape(a), jnp.shape(b)), (), validate_args=validate_args)
+
+    def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        assert key is not None
+        key_a, key_b = jax.random.split(key)
+        shape = sample_shape + self.batch_shape
+        return jax.random.loggamma(key_a, self.a, shape) - jax.random.loggamma(key_b, self.b, shape)
+
+    @validate_sample
+    def log_prob(self, value: jax.Array) -> jax.Array:
+        log_beta = jax.scipy.special.betaln(self.a, self.b)
+        return self.a * jax.nn.log_sigmoid(value) + self.b * jax.nn.log_sigmoid(-value) - log_beta

@@ -1,0 +1,24 @@
+"""Plots: each function draws on one `ax` (a new figure's unless given) and returns it; `plot_parameters` on several.
+
+Intervals are equal-tailed posterior intervals of 50% and 90% unless a docstring says otherwise; what lies beyond the
+observed shots is set apart. Meaning is carried by luminance, dashes and markers, never by hue alone.
+"""
+
+from bayesscale.plots.comparison import plot_comparison
+from bayesscale.plots.curves import plot_curve
+from bayesscale.plots.laws import plot_laws
+from bayesscale.plots.parameters import plot_parameters
+from bayesscale.plots.pit import plot_pit
+from bayesscale.plots.predictive import plot_posterior_predictive, plot_prior_predictive
+from bayesscale.plots.threshold import plot_threshold
+
+__all__ = [
+    "plot_comparison",
+    "plot_curve",
+    "plot_laws",
+    "plot_parameters",
+    "plot_pit",
+    "plot_posterior_predictive",
+    "plot_prior_predictive",
+    "plot_threshold",
+]

@@ -1,0 +1,262 @@
+"""Fit: what came out of fitting one unit, with everything needed to use it later.
+
+A `Fit` is a value. It holds the draws by name, the data it saw, and what the gate found; it predicts without the table it
+came from. A fit that failed its gate is still a `Fit`: its `status` and `findings` say so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayesscale.finding import Finding, InputError
+from bayesscale.law import Law
+from bayesscale.laws import LAWS
+from bayesscale.likelihood import LIKELIHOODS, with_discrepancy
+from bayesscale.model import Model, compose
+from bayesscale.prediction import Kind, Prediction, predict
+from bayesscale.units import Units
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """The posterior of one unit under one model.
+
+    Attributes
+    ----------
+    model : law and likelihood.
+    unit : the data, a `Units` of length one.
+    draws : values by name, (chain, draw, ...): parameters, then the law's derived quantities.
+    prior : the same names drawn from the prior, (draw, ...).
+    stats : sampler statistics by name, (chain, draw).
+    diagnostics : per name, arrays ``r_hat``, ``ess_bulk``, ``ess_tail`` of the value's shape, from all draws taken.
+    log_likelihood : (chain, draw, obs), log p(y_i | theta, y_-i) of each row.
+    findings : what the checks before and after sampling found.
+    provenance : how it was made; JSON-like.
+    """
+
+    model: Model
+    unit: Units
+    draws: Mapping[str, NDArray]
+    prior: Mapping[str, NDArray]
+    stats: Mapping[str, NDArray]
+    diagnostics: Mapping[str, Mapping[str, NDArray]]
+    log_likelihood: NDArray
+    findings: tuple[Finding, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The curve's name, or for a joint law what its curves share."""
+        return self.unit.names[0]
+
+    @property
+    def law(self) -> Law:
+        return self.model.law
+
+    @property
+    def status(self) -> str:
+        """ "ok", "warn" or "fail": the worst finding about the fit."""
+        grades = {finding.grade for finding in self.findings}
+        return "fail" if "fail" in grades else "warn" if "warn" in grades else "ok"
+
+    @property
+    def largest_shots(self) -> float:
+        """Shots beyond which a prediction extrapolates."""
+        columns = self.unit.columns
+        return float(columns["shots"][0][columns["mask"][0] > 0].max())
+
+    def theta(self) -> dict[str, NDArray]:
+        """Parameter values with chains and draws in one leading axis."""
+        names = [parameter.name for parameter in self.model.parameters]
+        return {name: flatten(self.draws[name]) for name in names}
+
+    def predict(
+        self, at: Sequence[float] | NDArray, kind: Kind = "mean", *, task: int = 0, seed: int = 0
+    ) -> Prediction:
+        """Predict at these shot counts; see `bayesscale.prediction.predict`."""
+        return predict(self.model, self.theta(), self.unit, at, kind, task=task, seed=seed)
+
+    def summary(self) -> pd.DataFrame:
+        """One row per scalar: mean, sd, equal-tailed quantiles, R-hat, effective sample sizes, contraction, findings.
+
+        The 5% and 95% quantiles bound the 90% equal-tailed interval, the 25% and 75% quantiles the 50% one. Contraction is
+        1 - var of the posterior in units of the prior's normal scores: 0 learned nothing, 1 learned everything.
+        """
+        import pandas as pd
+
+        rows = []
+        for name, values in self.draws.items():
+            for index in np.ndindex(values.shape[2:]):
+                scalar = values[(slice(None), slice(None), *index)].ravel()
+                label = name if not index else f"{name}[{','.join(map(str, index))}]"
+                row: dict[str, Any] = {"curve": self.name, "law": self.law.name, "parameter": label}
+                row |= {"mean": scalar.mean(), "sd": scalar.std(ddof=1)}
+                row |= {
+                    f"q{round(100 * q):02d}": value
+                    for q, value in zip(QUANTILES, np.quantile(scalar, QUANTILES), strict=True)
+                }
+                row |= {key: float(values[index]) for key, values in self.diagnostics[name].items()}
+                row["contraction"] = contraction(scalar, self.prior[name][(slice(None), *index)])
+                row["findings"] = " ".join(sorted(f.code for f in self.findings if f.where == label))
+                rows.append(row)
+        return pd.DataFrame(rows)
+
+    @cached_property
+    def tree(self) -> xr.DataTree:
+        """The fit as an ArviZ DataTree: posterior, prior, sample_stats, log_likelihood, observed_data, constant_data."""
+        import arviz as az
+
+        columns = {name: column[0] for name, column in self.unit.columns.items()}
+        rows = columns["mask"].shape[0]
+        row_columns = {name: column for name, column in columns.items() if np.shape(column) == (rows,)}
+        seen = columns["mask"] > 0
+        groups = {
+            "posterior": dict(self.draws),
+            "prior": {name: values[None] for name, values in self.prior.items()},
+            "sample_stats": dict(self.stats),
+            "log_likelihood": {"value": self.log_likelihood[..., seen]},
+            "observed_data": {"value": row_columns["value"][seen]},
+            "constant_data": row_columns | {"curve": self.unit.curves[0]},
+        }
+        dims = {name: ["obs"] for name in ("value",)} | {
+            name: ["row"] for name in (*row_columns, "curve") if name != "value"
+        }
+        tree = az.from_dict(groups, dims=dims, attrs={})
+        tree.attrs["bayesscale"] = json.dumps(self.description(columns))
+        return tree
+
+    def description(self, columns: Mapping[str, NDArray]) -> dict[str, Any]:
+        """What the arrays do not hold, JSON-like."""
+        discrepancy = self.model.likelihood.discrepancy
+        return {
+            "format": FORMAT,
+            "law": self.law.name,
+            "likelihood": self.model.likelihood.name,
+            "discrepancy_scale": None if discrepancy is None else float(np.asarray(discrepancy.prior.scale)),  # pyright: ignore
+            "tasks": self.model.tasks,
+            "name": self.name,
+            "digest": self.unit.digests[0],
+            "members": list(self.unit.members[0]),
+            "value": columns["value"].tolist(),
+            "facts": {name: none_if_nan(value) for name, value in columns.items() if np.ndim(value) == 0},
+            "diagnostics": {
+                name: {key: np.asarray(value).tolist() for key, value in entry.items()}
+                for name, entry in self.diagnostics.items()
+            },
+            "findings": [finding.as_dict() for finding in self.findings],
+            "provenance": dict(self.provenance),
+        }
+
+    def save(self, path: str | Path) -> Path:
+        """Write the fit to one netCDF file, whole or not at all."""
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.partial")
+        self.tree.to_netcdf(temporary, engine="h5netcdf")
+        temporary.replace(path)
+        return path
+
+
+def flatten(values: NDArray) -> NDArray:
+    """Join the chain and draw axes."""
+    return values.reshape(-1, *values.shape[2:])
+
+
+def none_if_nan(value: Any) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def contraction(posterior: NDArray, prior: NDArray) -> float:
+    """1 - variance of the posterior draws' normal scores under the prior; the same for every monotone scale."""
+    from scipy.special import ndtri
+
+    prior = np.sort(prior[np.isfinite(prior)])
+    if not len(prior) or np.ptp(prior) == 0 or not np.isfinite(posterior).all():
+        return float("nan")
+    # Midpoints of ties, then linear between prior draws, so that resolution does not end at the prior's sample size.
+    level = np.interp(posterior, prior, (np.arange(len(prior)) + 0.5) / len(prior))
+    return float(1.0 - np.var(ndtri(level)))
+
+
+def load(path: str | Path, *, law: Law | None = None) -> Fit:
+    """Read a fit written by `Fit.save`; a law that is not in the table has to be passed.
+
+    Raises
+    ------
+    InputError : the file is missing, not one of ours, or needs a law that is not in the table.
+    """
+    import xarray as xr
+
+    path = Path(path)
+    try:
+        with xr.open_datatree(path, engine="h5netcdf") as opened:
+            tree = opened.load()
+        about = json.loads(tree.attrs["bayesscale"])
+    except FileNotFoundError:
+        raise InputError("FIT-MISSING", "there is no such file", where=str(path), fix="check the path") from None
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(
+            "FIT-UNREADABLE", f"this is no saved fit ({error})", where=str(path), fix="fit again"
+        ) from None
+    if law is None and about["law"] not in LAWS:
+        raise InputError("FIT-LAW", f"law {about['law']!r} is not in the table", where=str(path), fix="pass law=...")
+    likelihood = LIKELIHOODS[about["likelihood"]]
+    if about["discrepancy_scale"] is not None:
+        likelihood = with_discrepancy(likelihood, about["discrepancy_scale"])
+    constant = {name: array.values for name, array in tree["constant_data"].dataset.data_vars.items()}
+    curves = constant.pop("curve").astype(np.int64)
+    facts = {name: np.nan if value is None else value for name, value in about["facts"].items()}
+    columns = {str(name): column[None] for name, column in constant.items()} | {"value": np.array([about["value"]])}
+    columns |= {name: np.array([value]) for name, value in facts.items()}
+    unit = Units((about["name"],), (about["digest"],), columns, curves[None], (tuple(about["members"]),))
+
+    def group(name: str) -> dict[str, NDArray]:
+        return {str(key): array.values for key, array in tree[name].dataset.data_vars.items()}
+
+    seen, rows = columns["mask"][0] > 0, columns["mask"].shape[1]
+    log_likelihood = group("log_likelihood")["value"]
+    padded = np.zeros((*log_likelihood.shape[:2], rows))
+    padded[..., seen] = log_likelihood
+    return Fit(
+        model=compose(law or LAWS[about["law"]], likelihood_of(likelihood), about["tasks"]),
+        unit=unit,
+        draws=group("posterior"),
+        prior={name: values[0] for name, values in group("prior").items()},
+        stats=group("sample_stats"),
+        diagnostics={n: {k: np.asarray(v) for k, v in entry.items()} for n, entry in about["diagnostics"].items()},
+        log_likelihood=padded,
+        findings=tuple(Finding(**finding) for finding in about["findings"]),
+        provenance=about["provenance"],
+    )
+
+
+_LIKELIHOODS: dict[tuple[str, float | None], Any] = {}
+
+
+def likelihood_of(likelihood: Any) -> Any:
+    """Return one object per (likelihood, discrepancy scale), so that compiled programs are shared between loads."""
+    scale = None if likelihood.discrepancy is None else float(np.asarray(likelihood.discrepancy.prior.scale))
+    return _LIKELIHOODS.setdefault((likelihood.name, scale), likelihood)
+
+
+def with_findings(fit: Fit, findings: Sequence[Finding]) -> Fit:
+    """Return the fit with more findings."""
+    return replace(fit, findings=(*fit.findings, *findings))
+
+
+def settings_of(sampler: Any) -> dict[str, Any]:
+    return asdict(sampler)

@@ -1,0 +1,18 @@
+"""Every notebook runs from top to bottom at small settings."""
+
+import runpy
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs(path, monkeypatch, capsys):
+    monkeypatch.setenv("BAYESSCALE_QUICK", "1")
+    mpl.use("Agg")
+    names = runpy.run_path(str(path))
+    assert all(fit.draws["K"].size for fit in names["fits"])
+    assert "crosses 0.6" in capsys.readouterr().out
