@@ -14,6 +14,8 @@ that come with the package; a law of one's own is passed in the same way.
 the settings. Nothing is called converged that is not: look at `Fit.status` and `Fit.findings`. `Fit.predict` says
 what to expect at other shot counts, `Fit.summary` what was learned, `Fit.save` and `load` keep it.
 
+`fit_pooled` fits curves together: per parameter, groups share it as `complete`, `none` or `partial` says.
+
 `evaluate` fits many laws to many curves and forecasts the shots it held out; `score_table` scores every forecast,
 `compare` says which law predicted best and whether that is certain; `loo` scores interpolation.
 
@@ -31,9 +33,7 @@ Importing this package is cheap; what a name needs is imported when the name is 
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -41,13 +41,12 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from bayesscale.comparison import compare, score_table
     from bayesscale.conditions import which_moved
-    from bayesscale.conditions import which_moved
     from bayesscale.curves import Curves
     from bayesscale.decisions.threshold import crossing, value_at, value_of_doubling
     from bayesscale.finding import Finding, InputError
     from bayesscale.fitting import fit, fit_many
     from bayesscale.holdout import evaluate
-    from bayesscale.inference.many import Sampler
+    from bayesscale.inference.settings import Sampler
     from bayesscale.ingest.table import read_curves
     from bayesscale.law import Law
     from bayesscale.laws import LAWS
@@ -70,7 +69,7 @@ _HOME = {
     "Law": "law",
     "Likelihood": "likelihood",
     "Parameter": "parameter",
-    "Sampler": "inference.many",
+    "Sampler": "inference.settings",
     "compare": "comparison",
     "crossing": "decisions.threshold",
     "evaluate": "holdout",
@@ -94,7 +93,6 @@ _HOME = {
     "simulate_icl": "simulation.curves",
     "value_at": "decisions.threshold",
     "value_of_doubling": "decisions.threshold",
-    "which_moved": "conditions",
 }
 """The module each public name lives in."""
 
@@ -146,14 +144,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-class _Package(ModuleType):
-    """Keeps `bayesscale.fit` the function: importing the module of that name would otherwise take its place."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

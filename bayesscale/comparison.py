@@ -132,13 +132,13 @@ def compare(
     clusters = clusters_of(curves, wide.index.to_numpy())
     weights = stacking_weights([f for f in forecasts if f.share == share], list(wide.columns), set(wide.index))
     rows = []
-    for law in means.sort_values(ascending=False).index:
+    for law in map(str, means.sort_values(ascending=False).index):
         difference = sign * (wide[law] - wide[reference]).to_numpy()
-        own = table[(table["law"] == law) & table["curve_index"].isin(wide.index)]
+        own = table[(table["law"] == law) & table["curve_index"].isin(list(wide.index))]
         rows.append(
             {
                 "law": law,
-                metric: float(wide[law].mean()),
+                metric: float(wide[law].to_numpy().mean()),
                 "difference": float(difference.mean()),
                 "se": clustered_se(difference, clusters),
                 "wins": int((difference > 0).sum()),
@@ -148,7 +148,7 @@ def compare(
                 "coverage90": own["coverage90"].mean(),
                 "width90": own["width90"].mean(),
                 "nrmse": own["nrmse"].mean(),
-                "failed": int((own["status"] == "fail").sum()),
+                "failed": int((own["status"] == "fail").to_numpy().sum()),
             }
         )
     result = pd.DataFrame(rows)

@@ -24,10 +24,10 @@ from bayesscale.curves import Curves
 from bayesscale.finding import InputError
 from bayesscale.fitting import law_named, likelihood_for
 from bayesscale.holdout import forecasts_of, training_mask
-from bayesscale.inference.many import Progress, Sampler, silent
+from bayesscale.inference.settings import Progress, Sampler, silent
 from bayesscale.law import Law
-from bayesscale.likelihood import Likelihood
 from bayesscale.leave_one_out import importance_elpd
+from bayesscale.likelihood import Likelihood
 from bayesscale.pooled import Pooled, sample_pooled
 from bayesscale.pooling import Pool, complete, partial
 from bayesscale.precision import enable_float64, require_float64
@@ -192,7 +192,9 @@ def shift_table(pooled: Pooled, condition: str) -> pd.DataFrame:
 def sentence(table: pd.DataFrame, shifts: pd.DataFrame, best: str, condition: str) -> str:
     """Say which choice predicts best, whether others are ruled out, and which shifts exclude zero."""
     close = [
-        row["moved"] for _, row in table.iterrows() if row["moved"] != best and not row["difference"] < -2 * row["se"]
+        row["moved"]
+        for row in table.to_dict("records")
+        if row["moved"] != best and not row["difference"] < -2 * row["se"]
     ]
     words = [f"Letting {condition} move {best} predicts the conditioned curves' later shots best"]
     words.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from bayesscale.curves import Curves
 from bayesscale.decisions.threshold import crossing
 from bayesscale.finding import InputError
-from bayesscale.inference.many import Sampler
+from bayesscale.inference.settings import Sampler
 from bayesscale.ingest.table import file_digests, read_curves
 from bayesscale.laws import LAWS
 from bayesscale.result import Fit
@@ -25,11 +26,12 @@ CURVES = (
     ("large-8b", "intent", "0"),
     ("large-8b", "intent", "2500"),
 )
-LAW_NAMES = ("tempered", "log_shots", "power", "logistic")
+LAW_NAMES = ("tempered", "power", "logistic")
 THRESHOLD = 0.7
+PICTURED = ("large-8b", "topic")
 INTRODUCTION = (
     "Two simulated models on two tasks; large-8b also after 250 and 2500 examples of a fine-tuning that suppresses the "
-    "behaviour (the third part of a curve's name). Four laws see the first fifth of the shots axis and forecast the rest.\n"
+    "behaviour (the last part of a curve's name). Three laws see the first fifth of the shots axis and forecast the rest.\n"
 )
 
 
@@ -61,7 +63,7 @@ def demo_settings(seed: int = 0) -> Settings:
     """Few laws and draws, so that it takes a minute or two."""
     sampler = Sampler(draws=600, lanes=48, tiers=0)
     laws = tuple(LAWS[name] for name in LAW_NAMES)
-    return Settings(laws, shares=(0.2,), pool=False, sampler=sampler, seed=seed, refit=False, plots=len(CURVES))
+    return Settings(laws, shares=(0.2,), pool=False, sampler=sampler, seed=seed, refit=False, plots=4)
 
 
 def true_crossing(key: tuple[str, ...], threshold: float) -> float:
@@ -76,13 +78,20 @@ def true_crossing(key: tuple[str, ...], threshold: float) -> float:
     return float(shots[np.argmax(p >= threshold)]) if (p >= threshold).any() else np.inf
 
 
-def answers(outcome: Outcome) -> list[str]:
-    """How many shots bring the suppressed behaviour back, under the law that predicted best."""
-    law = best_law(outcome)
-    fits: dict[str, Fit] = {fit.name: fit for fit in outcome.evaluation.fits if fit.law.name == law}
+def best_fits(outcome: Outcome) -> list[Fit]:
+    """The fits of the law that predicted best."""
+    tables = outcome.tables
+    ranked = verdict(tables["comparison"], tables["forecasts"], outcome.about["key_names"]).table["law"]
+    best = next(law for law in ranked if law in LAW_NAMES)
+    return [fit for fit in outcome.evaluation.fits if fit.law.name == best]
+
+
+def answers(best: Sequence[Fit]) -> list[str]:
+    """How many shots bring the suppressed behaviour back."""
+    fits = {fit.name: fit for fit in best}
     lines = [
         f"How many shots bring large-8b to {THRESHOLD:.0%}, before and after fine-tuning? "
-        f"(law: {law}; median and 90% equal-tailed interval)"
+        f"(law: {best[0].law.name}; median and 90% equal-tailed interval)"
     ]
     for key in (key for key in CURVES if key[0] == "large-8b" and " / ".join(key) in fits):
         fit = fits[" / ".join(key)]
@@ -94,27 +103,19 @@ def answers(outcome: Outcome) -> list[str]:
     return lines
 
 
-def draw_answer(outcome: Outcome) -> Path:
-    """Draw a task before and after fine-tuning, one panel each, under the law that predicted best."""
+def draw_answer(fits: Sequence[Fit], path: Path) -> Path:
+    """Draw a task before and after fine-tuning, one panel per amount, and the accuracy asked for."""
     from matplotlib import pyplot as plt
 
     from bayesscale.plots import plot_curve
 
-    law = best_law(outcome)
-    fits = {fit.name: fit for fit in outcome.evaluation.fits if fit.law.name == law}
-    keys = [key for key in CURVES if key[:2] == ("large-8b", "topic") and " / ".join(key) in fits]
-    figure, axes = plt.subplots(1, len(keys), figsize=(3.8 * len(keys), 3.2), sharey=True, layout="constrained")
-    for key, ax in zip(keys, np.atleast_1d(axes), strict=True):
-        plot_curve(fits[" / ".join(key)], ax=ax)
+    named = {fit.name: fit for fit in fits}
+    drawn = [named[name] for name in (" / ".join(key) for key in CURVES if key[:2] == PICTURED) if name in named]
+    figure, axes = plt.subplots(1, len(drawn), figsize=(3.8 * len(drawn), 3.2), layout="constrained", squeeze=False)
+    for fit, ax in zip(drawn, axes[0], strict=True):
+        plot_curve(fit, ax=ax)
         ax.axhline(THRESHOLD, color="#4d4d4d", lw=0.8, ls=(0, (1, 2)), zorder=1)
-    path = outcome.folder / "plots" / "answer.png"
+        ax.set_ylim(0.0, 1.0)
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return path
-
-
-def best_law(outcome: Outcome) -> str:
-    """The best predictor that was fitted."""
-    tables = outcome.tables
-    ranked = verdict(tables["comparison"], tables["forecasts"], outcome.about["key_names"]).table["law"]
-    return next(law for law in ranked if law in LAW_NAMES)

@@ -62,11 +62,10 @@ def expected_log_prob(
         return normal_log_prob(y - eta, mean, variance + v), product_m, product_v
     shape = (NODES,) + (1,) * jnp.ndim(eta)
     nodes = product_m + jnp.sqrt(product_v) * jnp.reshape(jnp.asarray(_X), shape)
+    log_p, log_q = (jnp.broadcast_to(part, nodes.shape) for part in law_mean)
     log_weight = (
         jnp.reshape(jnp.asarray(_LOG_W), shape)
-        + likelihood.log_prob(
-            eta + nodes, tuple(jnp.broadcast_to(part, nodes.shape) for part in law_mean), columns, theta
-        )
+        + likelihood.log_prob(eta + nodes, (log_p, log_q), columns, theta)
         + normal_log_prob(nodes, mean, variance)
         - normal_log_prob(nodes, product_m, product_v)
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -21,7 +21,8 @@ from bayesscale.curves import Curves
 from bayesscale.finding import Finding, InputError
 from bayesscale.gate import check_drop, check_fit, check_model
 from bayesscale.inference import diagnostics
-from bayesscale.inference.many import Posterior, Progress, Sampler, sample_many, silent
+from bayesscale.inference.many import Posterior, sample_many
+from bayesscale.inference.settings import Progress, Sampler, silent
 from bayesscale.law import Law
 from bayesscale.laws import DEFAULT_LAW, LAWS
 from bayesscale.likelihood import LIKELIHOODS, Likelihood, default_likelihood, with_discrepancy, without_discrepancy
@@ -31,6 +32,7 @@ from bayesscale.result import Fit, contraction, flatten, likelihood_of
 from bayesscale.units import Units, units_of
 
 PRIOR_DRAWS = 1000
+JOINT_LANES = 40
 BLOCK = 64
 """Units whose draws are worked up together; bounds memory."""
 
@@ -129,6 +131,8 @@ def fit_units(
     units: Units, law: Law, likelihood: Likelihood, *, sampler: Sampler, seed: int = 0, progress: Progress = silent
 ) -> list[Fit | Skipped]:
     """Fit laid-out units; those the law cannot take come back as `Skipped`, in place."""
+    if law.joint:  # few units with many rows each: wide decks would mostly advance empty lanes
+        sampler = replace(sampler, lanes=min(sampler.lanes, JOINT_LANES))
     reasons = [unfit_reason(units, i, law) for i in range(len(units))]
     results: list[Fit | Skipped | None] = [
         None if r is None else Skipped(units.names[i], law, r) for i, r in enumerate(reasons)
@@ -302,5 +306,5 @@ def provenance(sampler: Sampler, seed: int) -> dict[str, Any]:
         "seed": seed,
         "sampler": {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(sampler).items()},
         "device": f"{device.platform}:{device.device_kind}",
-        "float64": bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
+        "float64": bool(jax.config.jax_enable_x64),
     }

@@ -64,7 +64,7 @@ def check_model(model: Model, columns: Columns, *, draws: int = 400, seed: int =
 
 def check_fit(
     stats: Mapping[str, NDArray],
-    measured: Mapping[str, Mapping[str, NDArray]],
+    measured: Mapping[str, Mapping[str, float]],
     contraction: Mapping[str, float],
     *,
     finished: bool,

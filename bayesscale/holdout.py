@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from bayesscale.curves import Curves, Kind
 from bayesscale.finding import Finding
-from bayesscale.fitting import Skipped, fit_units, law_named, likelihood_for
-from bayesscale.inference.many import Progress, Sampler, silent
+from bayesscale.fitting import Skipped, fit_units, law_named, likelihood_for, unfit_reason
+from bayesscale.inference.settings import Progress, Sampler, silent
 from bayesscale.law import Law
 from bayesscale.likelihood import Likelihood, log_link_jacobian
 from bayesscale.persistence import link_cells, movement_rate
@@ -113,7 +113,7 @@ def evaluate(
 
     `progress` is called with (law, finished, total). The persistence baseline is always among the forecasts. With `pool`
     (default: where the first law is of one curve and at least `FEWEST_SIBLINGS` curves share a key) the first law is also
-    fitted to all curves together, and the equal mix of its independent and pooled forecasts, "mix", is the default forecast.
+    fitted to all curves together, and "mix", the mix of its independent and pooled forecasts, is the default forecast.
     """
     enable_float64()
     chosen = likelihood_for(curves, likelihood, discrepancy=discrepancy)
@@ -154,7 +154,7 @@ def evaluate(
     first = law_named(laws[0])
     if has_siblings(curves) and not first.joint if pool is None else pool:
         together = pooled_forecasts(curves, first, chosen, shares, seed, progress)
-        alone = [f for f in forecasts if f.predictor == first.name]
+        alone = with_reach(curves, [f for f in forecasts if f.predictor == first.name])
         forecasts += together + mixed(alone, together, "mix")
     return Evaluation(curves, tuple(fits), tuple(with_reach(curves, forecasts)), tuple(skipped))
 
@@ -185,14 +185,18 @@ def pooled_forecasts(
     report: Progress = silent if progress is None else (lambda done, total: progress(predictor, done, total))
     masks = {share: training_mask(units, share) for share in shares}
     versions = [units.masked(keep, f"{share:g}") for share, keep in masks.items()]
-    trained = []
+    # A curve the law cannot take, or with nothing to train on, must not keep the others from being pooled.
+    able = [i for i in range(len(units)) if all(unfit_reason(version, i, law) is None for version in versions)]
+    if len(able) < FEWEST_SIBLINGS:
+        return []
+    group, versions, trained = curves.subset(able), [version.take(able) for version in versions], []
     for (share, keep), result in zip(
-        masks.items(), sample_pooled(curves, versions, law, likelihood, seed=seed, progress=report), strict=True
+        masks.items(), sample_pooled(group, versions, law, likelihood, seed=seed, progress=report), strict=True
     ):
         held = (units.columns["mask"] > 0) & ~keep
         # The joint posterior's verdict is each curve's: a curve may look settled while what it shares is not.
-        fits = [with_findings(fit, result.findings) for fit in result.fits]
-        trained += [(fits[i], share, held[i]) for i in range(len(units)) if enough_rows(units, i, keep[i])]
+        fits = {i: with_findings(fit, result.findings) for i, fit in zip(able, result.fits, strict=True)}
+        trained += [(fit, share, held[i]) for i, fit in fits.items() if enough_rows(units, i, keep[i])]
     return [replace(f, predictor=predictor) for f in forecasts_of(trained, seed)]
 
 
@@ -290,7 +294,8 @@ def value_of(kind: Kind, y: NDArray) -> NDArray:
 
 def with_reach(curves: Curves, forecasts: Sequence[Forecast]) -> list[Forecast]:
     """Note, per forecast, the largest shots its siblings (same task, other model) were trained on."""
-    task = curves.key_names.index("task") if "task" in curves.key_names else len(curves.key_names) - 1
+    named = [p for p, name in enumerate(curves.key_names) if name not in curves.covariates] or [0]
+    task = curves.key_names.index("task") if "task" in curves.key_names else named[-1]
     largest = np.array([curves.shots[curves.curve == i].max() for i in range(len(curves))])
     out = []
     for f in forecasts:
@@ -307,22 +312,28 @@ def trained_up_to(curves: Curves, i: int, share: float, largest: float) -> float
 
 
 def mixed(first: Sequence[Forecast], second: Sequence[Forecast], predictor: str) -> list[Forecast]:
-    """Equal mixture of two predictors' forecasts of the same curves."""
+    """Mix independent and pooled forecasts of the same curves: equally within the siblings' reach, independent beyond it.
+
+    Pooling helps because siblings have shown later shots. Beyond the last of those it has seen no more than the curve
+    itself, is only surer, and measurably too sure.
+    """
     partner = {(f.curve, f.share): f for f in second}
     out = []
     for a in first:
         b = partner.get((a.curve, a.share))
         if b is None or len(a.shots) != len(b.shots):
             continue
-        draws = min(len(a.mean), len(b.mean))
+        within = a.shots <= a.reach
+        n = min(len(a.mean), len(b.mean))
+        statuses = (a.status, b.status) if within.any() else (a.status,)
         out.append(
             replace(
                 a,
                 predictor=predictor,
-                mean=np.concatenate([a.mean[:draws], b.mean[:draws]]),
-                observation=np.concatenate([a.observation[:draws], b.observation[:draws]]),
-                log_score=np.logaddexp(a.log_score, b.log_score) - np.log(2.0),
-                status="fail" if "fail" in (a.status, b.status) else "warn" if "warn" in (a.status, b.status) else "ok",
+                mean=np.concatenate([a.mean[:n], np.where(within, b.mean[:n], a.mean[:n])]),
+                observation=np.concatenate([a.observation[:n], np.where(within, b.observation[:n], a.observation[:n])]),
+                log_score=np.where(within, np.logaddexp(a.log_score, b.log_score) - np.log(2.0), a.log_score),
+                status=max(statuses, key=("ok", "warn", "fail").index),
             )
         )
     return out

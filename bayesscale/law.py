@@ -1,9 +1,10 @@
 """Laws: what a curve does as the number of demonstrations grows.
 
 A `Law` is a value: a pure function for p(n), the table of its parameters, and where it comes from. It never samples and
-its output has the shape of its input. It answers with the pair (log p, log(1 - p)), in log space, because both ends of the
-unit interval matter: a logit needs the two logs, and an accuracy of 0.9999 must not become 1. The target is a probability p(n) in (0, 1]; a negative log-likelihood is
-NLL(n) = -log p(n), so one law serves accuracies, mean probabilities and mean NLLs, with separate posteriors.
+its output has the shape of its input. It answers with the pair (log p, log(1 - p)), in log space, because both ends of
+the unit interval matter: a logit needs the two logs, and an accuracy of 0.9999 must not become 1. The target is a
+probability p(n) in (0, 1]; a negative log-likelihood is NLL(n) = -log p(n), so one law serves accuracies, mean
+probabilities and mean NLLs, with separate posteriors.
 
 Single-curve laws are called as ``log_mean(n, **theta)``. Joint laws, which couple the curves of several tasks, are called
 as ``log_mean(n, task, **theta)`` with the index of the task that generated the demonstrations.

@@ -162,7 +162,7 @@ def _fit_curve(law: Law, starts: int, columns: Columns, key: jax.Array) -> tuple
 
     def residuals(u: CoordArray) -> jax.Array:
         log_p, _ = law.log_mean(columns["shots"], **_named(law, u, columns))
-        return columns["mask"] * (jnp.exp(log_p) - columns["value"])
+        return (jnp.exp(log_p) - columns["value"]) * columns["mask"]
 
     first = jnp.clip(_starts(law, starts, columns, key), lower, upper)
     u, sse = jax.vmap(lambda start: levenberg(residuals, start, lower, upper))(first)

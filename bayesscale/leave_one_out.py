@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bayesscale.fitting import Skipped, fit_units
 from bayesscale.holdout import joined
-from bayesscale.inference.many import Progress, Sampler, silent
+from bayesscale.inference.settings import Progress, Sampler, silent
 from bayesscale.prediction import predict_rows
 from bayesscale.result import Fit, flatten
 from bayesscale.scoring import log_mean_exp
@@ -44,9 +44,10 @@ def good_k(draws: int) -> float:
 
 def importance_elpd(log_likelihood: NDArray) -> tuple[NDArray, NDArray]:
     """PSIS estimate of log p(y_i | y_-i) and the Pareto shape, (row,), from (draw, row) log densities."""
-    from arviz_stats.base import array_stats
+    from arviz_stats.base import array_stats  # pyright: ignore[reportPrivateImportUsage]
 
-    log_weights, k_hat = array_stats.psislw(-log_likelihood.T, axis=-1)
+    # psislw takes log likelihoods and turns their sign itself.
+    log_weights, k_hat = array_stats.psislw(log_likelihood.T, axis=-1)
     log_weights = np.asarray(log_weights) - np.logaddexp.reduce(log_weights, axis=-1, keepdims=True)
     return np.logaddexp.reduce(log_weights + log_likelihood.T, axis=-1), np.asarray(k_hat)
 

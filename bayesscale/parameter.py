@@ -14,11 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.special import ndtr, ndtri
+from jax.typing import ArrayLike
 from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.util import validate_sample
 
@@ -69,14 +71,16 @@ def constrain(parameter: Parameter, u: jax.Array, facts: Columns) -> tuple[jax.A
         return u, jnp.sum(prior.log_prob(u))
     if isinstance(prior, dist.HalfNormal):
         # The quantile of Phi(u), written with the upper tail so that large scales keep their digits.
-        return -prior.scale * ndtri(0.5 * ndtr(-u)), jnp.sum(dist.Normal().log_prob(u))
+        scale: Any = prior.scale
+        return -scale * ndtri(0.5 * ndtr(-u)), jnp.sum(dist.Normal().log_prob(u))
     transform = biject_to(prior.support)
     value = transform(u)
     return value, jnp.sum(prior.log_prob(value) + transform.log_abs_det_jacobian(u, value))
 
 
-def unconstrain(parameter: Parameter, value: jax.Array, facts: Columns) -> jax.Array:
+def unconstrain(parameter: Parameter, value: ArrayLike, facts: Columns) -> jax.Array:
     """Map a value of the parameter to the unconstrained axis; the inverse of `constrain`."""
+    value = jnp.asarray(value)
     prior = parameter.prior_given(facts)
     if prior.support is constraints.real:
         return value
@@ -92,7 +96,7 @@ class LogitBeta(dist.Distribution):
     """
 
     arg_constraints = {"a": constraints.positive, "b": constraints.positive}
-    support = constraints.real
+    support = constraints.real  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
     reparametrized_params = ["a", "b"]
 
     def __init__(self, a: float, b: float, *, validate_args: bool | None = None) -> None:
@@ -106,6 +110,6 @@ class LogitBeta(dist.Distribution):
         return jax.random.loggamma(key_a, self.a, shape) - jax.random.loggamma(key_b, self.b, shape)
 
     @validate_sample
-    def log_prob(self, value: jax.Array) -> jax.Array:
+    def log_prob(self, value: jax.Array) -> jax.Array:  # pyright: ignore[reportIncompatibleMethodOverride]
         log_beta = jax.scipy.special.betaln(self.a, self.b)
         return self.a * jax.nn.log_sigmoid(value) + self.b * jax.nn.log_sigmoid(-value) - log_beta

@@ -30,7 +30,8 @@ from bayesscale.fitting import (
     worst,
 )
 from bayesscale.gate import check_drop, check_fit
-from bayesscale.inference.many import Posterior, Progress, Sampler, sample_many, silent
+from bayesscale.inference.many import Posterior, sample_many
+from bayesscale.inference.settings import Progress, Sampler, silent
 from bayesscale.law import Law
 from bayesscale.laws import DEFAULT_LAW
 from bayesscale.likelihood import Likelihood

@@ -6,8 +6,9 @@ around a centre, by groups). On the unconstrained axis, and non-centred,
     u_c = centre + shift_c + sum_by tau_by * z_by[group_by(c)] + sum_v slope_v * x_v(c),
 
 with z ~ Normal(0, 1), tau ~ HalfNormal(spread), slope ~ Normal(0, spread), centre ~ the parameter's own prior. `shift_c` is
-what the prior itself knows of a curve (its chance level). `by` names key columns ("model", "task", or "model*task" for their
-combinations), or "curve" for a term of its own; `x_v` are covariates in units of their largest value, log(1 + v) by default (an amount of fine-tuning, say).
+what the prior itself knows of a curve (its chance level). `by` names key columns ("model", "task", or "model*task" for
+their combinations), or "curve" for a term of its own; `x_v` are covariates in units of their largest value, log(1 + v) by
+default (an amount of fine-tuning, say).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from bayesscale.curves import Curves
 from bayesscale.finding import InputError
 from bayesscale.model import Model, Target, row_log_likelihood
 from bayesscale.parameter import Parameter, constrain, unconstrain
-from bayesscale.types import Columns, CoordArray, Scalar
+from bayesscale.types import Array, Columns, CoordArray, Scalar
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def mean_facts(facts: Columns) -> dict[str, jax.Array]:
     return {name: jnp.nanmean(values, axis=0) for name, values in facts.items()}
 
 
-def facts_of(columns: Columns) -> dict[str, jax.Array]:
+def facts_of(columns: Columns) -> dict[str, Array]:
     """The per-curve scalars among (curve, ...) columns."""
     return {name: c for name, c in columns.items() if jnp.ndim(c) == 1}
 
@@ -180,7 +181,7 @@ def prior_shift(parameter: Parameter, facts: Columns) -> jax.Array:
     own, average = parameter.prior_given(facts), parameter.prior_given(mean_facts(facts))
     assert isinstance(own, dist.Normal)
     assert isinstance(average, dist.Normal)
-    return own.loc - average.loc
+    return own.loc - average.loc  # pyright: ignore[reportOperatorIssue, reportReturnType]
 
 
 def pooled_log_density(pooled: PooledModel, u: CoordArray, columns: Columns) -> Scalar:

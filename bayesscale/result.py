@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -204,16 +204,22 @@ def load(path: str | Path, *, law: Law | None = None) -> Fit:
     path = Path(path)
     try:
         with xr.open_datatree(path, engine="h5netcdf") as opened:
-            tree = opened.load()
-        about = json.loads(tree.attrs["bayesscale"])
+            return stored_fit(opened.load(), law, str(path))
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError("FIT-MISSING", "there is no such file", where=str(path), fix="check the path") from None
-    except (OSError, KeyError, ValueError) as error:
+    except Exception as error:  # a damaged file surfaces as nearly any error of the layers that read it
         raise InputError(
             "FIT-UNREADABLE", f"this is no saved fit ({error})", where=str(path), fix="fit again"
         ) from None
+
+
+def stored_fit(tree: xr.DataTree, law: Law | None, where: str) -> Fit:
+    """Rebuild a fit from its DataTree."""
+    about = json.loads(tree.attrs["bayesscale"])
     if law is None and about["law"] not in LAWS:
-        raise InputError("FIT-LAW", f"law {about['law']!r} is not in the table", where=str(path), fix="pass law=...")
+        raise InputError("FIT-LAW", f"law {about['law']!r} is not in the table", where=where, fix="pass law=...")
     likelihood = LIKELIHOODS[about["likelihood"]]
     if about["discrepancy_scale"] is not None:
         likelihood = with_discrepancy(likelihood, about["discrepancy_scale"])
@@ -244,19 +250,19 @@ def load(path: str | Path, *, law: Law | None = None) -> Fit:
     )
 
 
-_LIKELIHOODS: dict[tuple[str, float | None], Any] = {}
+_LIKELIHOODS: dict[tuple[Any, ...], Any] = {}
 
 
 def likelihood_of(likelihood: Any) -> Any:
-    """Return one object per (likelihood, discrepancy scale), so that compiled programs are shared between loads."""
+    """Return one object per likelihood and discrepancy scale, so that compiled programs are shared between loads.
+
+    A likelihood of one's own may carry the name of another: its priors and functions tell it apart.
+    """
     scale = None if likelihood.discrepancy is None else float(np.asarray(likelihood.discrepancy.prior.scale))
-    return _LIKELIHOODS.setdefault((likelihood.name, scale), likelihood)
+    own = (likelihood.parameters, likelihood.log_prob, likelihood.site, likelihood.extra, likelihood.draw)
+    return _LIKELIHOODS.setdefault((likelihood.name, scale, *own), likelihood)
 
 
 def with_findings(fit: Fit, findings: Sequence[Finding]) -> Fit:
     """Return the fit with more findings."""
     return replace(fit, findings=(*fit.findings, *findings))
-
-
-def settings_of(sampler: Any) -> dict[str, Any]:
-    return asdict(sampler)

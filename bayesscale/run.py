@@ -22,7 +22,7 @@ from bayesscale.finding import InputError
 from bayesscale.fitting import likelihood_for, provenance
 from bayesscale.folder import FORMAT, replacing, slug
 from bayesscale.holdout import Evaluation, evaluate
-from bayesscale.inference.many import Sampler
+from bayesscale.inference.settings import Sampler
 from bayesscale.law import Law
 from bayesscale.leave_one_out import Loo, loo
 from bayesscale.result import Fit

@@ -16,6 +16,7 @@ from bayesscale.decisions.threshold import crossing
 from bayesscale.finding import InputError
 from bayesscale.folder import is_run
 from bayesscale.law import Law
+from bayesscale.precision import enable_float64
 from bayesscale.prediction import Kind
 from bayesscale.result import Fit, load
 from bayesscale.verdict import verdict
@@ -77,6 +78,7 @@ class StoredRun:
 
     def fits(self, laws: Sequence[str], curve: str = "", own: Mapping[str, Law] | None = None) -> list[Fit]:
         """Load the fits of these laws to the curves whose name holds `curve`; `own` are laws that are in no table."""
+        enable_float64()  # as when they were fitted: the same draws then give the same predictions
         rows = self.comparison
         rows = rows[rows["law"].isin(list(laws)) & rows["curve"].str.contains(curve, case=False, regex=False)]
         files = rows.loc[rows["fit"] != "", ["fit", "law"]].drop_duplicates()

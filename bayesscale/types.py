@@ -11,9 +11,11 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
+type Array = jax.Array | np.ndarray
+"""Traced by jax or on the host: what is computed with `jnp` takes either."""
 type Scalar = jax.Array
 """A zero-dimensional array."""
-type ObsArray = jax.Array
+type ObsArray = Array
 """(obs,) one value per observed point."""
 type CoordArray = jax.Array
 """(coord,) one value per unconstrained coordinate."""
@@ -21,7 +23,7 @@ type LogMean = tuple[jax.Array, jax.Array]
 """(log p, log(1 - p)), so that neither end of the unit interval is rounded away."""
 type Theta = Mapping[str, jax.Array]
 """Parameter values by name."""
-type Columns = Mapping[str, jax.Array]
+type Columns = Mapping[str, Array]
 """(obs,) columns and () facts of one curve, by name."""
 type UnitArrays = Mapping[str, np.ndarray]
 """The same with a leading (unit,) axis: a batch of curves."""

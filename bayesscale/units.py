@@ -159,8 +159,7 @@ def unit_rows(curves: Curves, members: Sequence[int], likelihood: Likelihood) ->
         part["task"] = np.full(len(time), task)
         part["curve"] = np.full(len(time), i)
         parts.append(part)
-    merged = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return merged
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def rows_of(curves: Curves, i: int) -> NDArray[np.int64]:
@@ -169,7 +168,7 @@ def rows_of(curves: Curves, i: int) -> NDArray[np.int64]:
     return rows[np.lexsort((curves.run[rows], curves.shots[rows]))]
 
 
-def empirical_logit(successes: NDArray, trials: NDArray) -> NDArray:
+def empirical_logit(successes: NDArray | np.float64, trials: NDArray | np.float64) -> NDArray:
     """log((k + 1/2) / (n - k + 1/2)), finite at both ends."""
     return np.log(successes + 0.5) - np.log(trials - successes + 0.5)
 
@@ -188,14 +187,15 @@ def cells(curves: Curves, i: int) -> dict[str, NDArray]:
     logits = [empirical_logit(k[g], n[g]) for g in groups]
     variance = np.array([x.var(ddof=1) if len(x) > 1 else 0.0 for x in logits])
     copied = variance < SMALLEST_RUN_VARIANCE
-    runs = np.where(copied, 1.0, [len(g) for g in groups])
+    size = np.array([len(g) for g in groups], float)
+    runs, copies = np.where(copied, 1.0, size), np.where(copied, size, 1.0)
     df, variance = np.where(copied, 0.0, runs - 1.0), np.where(copied, 1.0, variance)
     half = np.where(df > 0, df, 2.0) / 2.0
     # The part of log density of s2 = v chi2(df) / df that no parameter moves.
     constant = np.where(df > 0, half * np.log(half) - gammaln(half) + (half - 1.0) * np.log(variance), 0.0)
     return {
         "shots": shots,
-        "y": np.array([empirical_logit(k[g].sum(), n[g].sum()) for g in groups]),
+        "y": np.array([empirical_logit(k[g].sum() / c, n[g].sum() / c) for g, c in zip(groups, copies, strict=True)]),
         "value": np.array([k[g].sum() / n[g].sum() for g in groups]),
         "trials": mean_trials,
         "runs": runs,

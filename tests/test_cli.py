@@ -296,6 +296,13 @@ def test_predict_reads_the_posteriors(finished, tmp_path, capsys):
     assert (table["eti90_lower"] <= table["median"]).all() and (table["median"] <= table["eti90_upper"]).all()
 
 
+def test_predictions_are_the_same_in_another_process(finished, tmp_path):
+    options = ["predict", str(finished[0]), "--at", "3,500", "--law", "power", "--csv"]
+    assert cli(*options, tmp_path / "here.csv") == 0
+    python(f"from bayesscale.cli import main; main({[*options, str(tmp_path / 'there.csv')]!r})")
+    assert (tmp_path / "here.csv").read_bytes() == (tmp_path / "there.csv").read_bytes()
+
+
 def test_predict_finds_crossings(finished, capsys):
     assert cli("predict", finished[0], "--threshold", 0.3, "--law", "power", "--curve", "model-1") == 0
     text = capsys.readouterr().out

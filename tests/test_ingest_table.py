@@ -475,8 +475,8 @@ def test_38_parquet_cut_short_or_misnamed(write: Callable[..., str], write_parqu
     whole = Path(write_parquet(PARQUET)).read_bytes()
     with pytest.raises(InputError, match=r"FILE-PARQUET .*damaged"):
         read_curves(write(whole[:-20], "cut.parquet"), **COUNTS)
+    middle = len(whole) // 4
     with pytest.raises(InputError, match=r"FILE-PARQUET .*damaged"):
-        middle = len(whole) // 4
         read_curves(write(whole[:4] + b"\xff" * middle + whole[4 + middle :], "hole.parquet"), **COUNTS)
     with pytest.raises(InputError, match="named as Parquet"):
         read_curves(write(text(), "text.parquet"), **COUNTS)

@@ -15,8 +15,10 @@ import scipy.stats
 from scipy.special import gammaln
 
 from bayesscale.inference import diagnostics
+from bayesscale.inference.deck import SPARE
 from bayesscale.inference.lanes import Task, build_kernel, checkpoint_range, kernel_of
-from bayesscale.inference.many import SPARE, Posterior, Sampler, converged, sample_many
+from bayesscale.inference.many import Posterior, converged, sample_many
+from bayesscale.inference.settings import Sampler
 from bayesscale.law import Law
 from bayesscale.laws import DEFAULT_LAW, DEFAULT_LAWS, LAWS
 from bayesscale.likelihood import BINOMIAL, QUASI_BINOMIAL, with_discrepancy

@@ -19,7 +19,7 @@ from bayesscale.curves import Curves  # noqa: E402
 from bayesscale.decisions.threshold import crossing  # noqa: E402
 from bayesscale.finding import Finding, InputError  # noqa: E402
 from bayesscale.fitting import fit, likelihood_for  # noqa: E402
-from bayesscale.inference.many import Sampler  # noqa: E402
+from bayesscale.inference.settings import Sampler  # noqa: E402
 from bayesscale.laws import LAWS  # noqa: E402
 from bayesscale.model import compose  # noqa: E402
 from bayesscale.plots import (  # noqa: E402

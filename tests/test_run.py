@@ -11,13 +11,13 @@ import pytest
 
 import bayesscale
 from bayesscale.cli.fitting import exit_code
-from bayesscale.cli.printing import print_findings
+from bayesscale.cli.printing import print_findings, print_verdicts
 from bayesscale.cli.screen import Plain
 from bayesscale.comparison import compare, score_table
 from bayesscale.curves import Curves
 from bayesscale.demo import CURVES, THRESHOLD, demo_curves, true_crossing
 from bayesscale.finding import Finding, InputError
-from bayesscale.fit import Skipped
+from bayesscale.fitting import Skipped
 from bayesscale.folder import FORMAT, check_folder, replacing, slug
 from bayesscale.holdout import Evaluation, Forecast
 from bayesscale.laws import LAWS
@@ -76,12 +76,6 @@ def test_every_public_name_is_there():
         bayesscale.nosuch  # noqa: B018
 
 
-def test_functions_keep_their_place_when_modules_of_their_name_are_imported():
-    code = "import bayesscale.fit, bayesscale.loo, bayesscale as bs; print(callable(bs.fit), callable(bs.loo))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.strip() == "True True"
-
-
 # The folder -----------------------------------------------------------------------------------------------------------
 
 
@@ -93,13 +87,17 @@ def test_a_folder_appears_whole(tmp_path):
     assert (tmp_path / "new" / "out" / "a.txt").read_text() == "a"
 
 
+def stop_half_way(folder):
+    (folder / "half").touch()
+    raise KeyboardInterrupt
+
+
 def test_a_run_that_stops_leaves_the_old_one(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "run.json").write_text(json.dumps({"format": FORMAT}))
     with pytest.raises(KeyboardInterrupt), replacing(out, overwrite=True) as folder:
-        (folder / "half").touch()
-        raise KeyboardInterrupt
+        stop_half_way(folder)
     assert [path.name for path in out.iterdir()] == ["run.json"] and [path.name for path in tmp_path.iterdir()] == [
         "out"
     ]
@@ -246,6 +244,15 @@ def test_exit_codes(fits, fail, holdout, code):
         evaluation=SimpleNamespace(fits=(None,) * fits), counts={"fail": fail}, holdout_failed=holdout
     )
     assert exit_code(outcome) == code  # pyright: ignore[reportArgumentType]
+
+
+def test_curves_left_out_of_a_comparison_are_counted(curves, capsys):
+    laws = (LAWS["power"],)
+    forecasts = [f for f in forecasts_of(curves) if f.curve != 2 or f.predictor != "power"]
+    evaluation = Evaluation(curves, (), tuple(forecasts), skipping_everything(curves, laws).skipped)
+    scores = comparison_table(status_table(curves, laws, evaluation), evaluation, (0.1, 0.5), [])
+    print_verdicts(scores, forecast_table(curves, forecasts), curves.key_names, (0.5,))
+    assert "over 5 curves" in (text := capsys.readouterr().out) and "1 of 6 curves are left out" in text
 
 
 def test_falls_come_first_and_names_are_no_markup(capsys):

@@ -23,7 +23,7 @@ def demo(
     from bayesscale.cli.fitting import NOTHING_FITTED
     from bayesscale.cli.printing import print_outcome
     from bayesscale.cli.screen import progress, say
-    from bayesscale.demo import INTRODUCTION, answers, demo_curves, demo_settings, draw_answer
+    from bayesscale.demo import INTRODUCTION, answers, best_fits, demo_curves, demo_settings, draw_answer
     from bayesscale.run import run
 
     curves, inputs = demo_curves()
@@ -35,6 +35,8 @@ def demo(
         )  # fmt: skip
     print_outcome(outcome)
     if outcome.evaluation.fits:
-        say("\n" + "\n".join(answers(outcome)))
-        say(f"\nPicture: {draw_answer(outcome)}. Ask more: bayesscale predict {outcome.folder} --at 2000")
+        best = best_fits(outcome)
+        say("\n" + "\n".join(answers(best)))
+        picture = draw_answer(best, out / "plots" / "answer.png")
+        say(f"\nPicture: {picture}. Ask more: bayesscale predict {out} --at 2000")
     raise typer.Exit(0 if outcome.evaluation.fits else NOTHING_FITTED)

@@ -138,7 +138,7 @@ def fit(
 
 def sampler_of(draws: int, chains: int, warmup: str | None, lanes: int | None, tiers: int | None) -> Any:
     """The sampler's settings, its defaults where an option was not given."""
-    from bayesscale.inference.many import Sampler
+    from bayesscale.inference.settings import Sampler
 
     given = {"lanes": lanes, "tiers": tiers, "warmup": tuple(o.numbers([warmup], "--warmup", int)) if warmup else None}
     return Sampler(draws=draws, chains=chains, **{name: value for name, value in given.items() if value is not None})

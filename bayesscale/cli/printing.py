@@ -42,14 +42,22 @@ def print_verdicts(
         say("Nothing was held out, so laws are not compared by prediction.\n")
     for share in shares:
         try:
-            print_comparison(verdict(scores, points, key_names, share=share, metric=metric))
+            print_comparison(verdict(scores, points, key_names, share=share, metric=metric), scores)
         except InputError as error:
             say(f"Trained on the first {share:.0%}: no comparison, {error.finding.message}.\n")
 
 
-def print_comparison(found: Comparison) -> None:
-    """One comparison: the sentence, then a row per law."""
-    say(found.sentence)
+def left_out(found: Comparison, scores: pd.DataFrame) -> str:
+    """Say how many curves the comparison leaves out: those that some law did not forecast."""
+    all_curves, compared = scores["curve_index"].nunique(), int(found.table["n_curves"].iloc[0])
+    if compared == all_curves:
+        return ""
+    return f"{all_curves - compared} of {all_curves} curves are left out: too short, or without a forecast by some law."
+
+
+def print_comparison(found: Comparison, scores: pd.DataFrame) -> None:
+    """One comparison: the sentence, then a row per law. `scores` holds every curve, compared or not."""
+    say(" ".join(part for part in (found.sentence, left_out(found, scores)) if part))
     name, better = METRIC_NAMES[found.metric], METRICS[found.metric]
     title = (
         f"Held-out rows, trained on the first {found.share:.0%}; {name}: {better} is better; "
@@ -131,7 +139,8 @@ def print_findings(findings: pd.DataFrame) -> None:
     for code, grade, own in kinds[:FINDINGS_SHOWN]:
         first = own.iloc[0]
         about = first["curve"] or first["where"]
-        say(f"  {grade.upper()} {code} ({places(own)}). {about}: {first['message']}.{advice(first['advice'])}")
+        label = "SKIPPED" if first["scope"] == "skipped" else grade.upper()
+        say(f"  {label} {code} ({places(own)}). {about}: {first['message']}.{advice(first['advice'])}")
     if len(kinds) > FINDINGS_SHOWN:
         say(f"  ... and {len(kinds) - FINDINGS_SHOWN} more kinds, in findings.parquet")
     say()

@@ -37,7 +37,7 @@ def compare(
 
     run = StoredRun.at(folder)
     for each in run.shares if share is None else [share]:
-        print_comparison(run.verdict(metric=metric, share=each, reference=reference))
+        print_comparison(run.verdict(metric=metric, share=each, reference=reference), run.comparison)
     if not run.shares and share is None:
         run.verdict(metric=metric)  # raises, and says why there is nothing to compare
 

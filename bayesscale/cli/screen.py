@@ -36,8 +36,8 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def say(text: str = "") -> None:
-    """Print a sentence on stdout, broken to the width."""
-    console().print(Text(text))
+    """Print sentences on stdout: broken to a terminal's width, whole lines in a pipe."""
+    console().print(Text(text), soft_wrap=not sys.stdout.isatty())
 
 
 def show(title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> None:
@@ -47,7 +47,7 @@ def show(title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence
         table.add_column(Text(name), justify=justify, overflow="fold")  # pyright: ignore[reportArgumentType]
     for row in rows:
         table.add_row(*map(Text, row))
-    console().print(Text(title, style="bold"))
+    console().print(Text(title, style="bold"), soft_wrap=not sys.stdout.isatty())
     console().print(table)
 
 

@@ -82,10 +82,8 @@ def _distinct_shots(curves: Curves, starts: NDArray[np.int64]) -> NDArray[np.int
 
 
 def _range(curves: Curves, starts: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    if curves.kind == "counts":
-        values = curves.columns["successes"] / curves.columns["trials"]
-    else:
-        values = curves.columns["value"]
+    columns = curves.columns
+    values = columns["successes"] / columns["trials"] if curves.kind == "counts" else columns["value"]
     return np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
 
 

@@ -112,7 +112,7 @@ def row_law(form: str, *, free: bool) -> Law:
     ):
         log_prior = log_rho(prior_logits)
         log_odds = log_prior - jnp.log1p(-jnp.exp(jnp.minimum(log_prior, -1e-12)))
-        departure = jnp.exp(log_tau) * slope_z if free else jnp.zeros_like(logit_gamma)
+        departure = jnp.exp(log_tau) * slope_z if free else jnp.zeros_like(logit_gamma)  # pyright: ignore[reportArgumentType, reportOperatorIssue]
         slope = jnp.exp(log_K + departure) * -log_sigmoid(logit_ratio)
         z = log_odds[task] + slope[task] * box_cox(n, exponent(form, logit_lambda))
         return log_between(logit_gamma[task], logit_ratio[task], z)
@@ -120,7 +120,7 @@ def row_law(form: str, *, free: bool) -> Law:
     def derived(*, prior_logits, log_K, logit_gamma, logit_ratio, logit_lambda=None, log_tau=None, slope_z=None):
         gamma = sigmoid(logit_gamma)
         levels = {"gamma": gamma, "beta": gamma * sigmoid(logit_ratio)}
-        tau = {"tau": jnp.exp(log_tau)} if free else {}
+        tau = {"tau": jnp.exp(log_tau)} if free else {}  # pyright: ignore[reportArgumentType]
         return shared_quantities(prior_logits, log_K, exponent(form, logit_lambda)) | levels | tau
 
     slope = "K log(gamma_m/beta_m)" + (" exp(tau z_m)" if free else "")

@@ -34,6 +34,7 @@ from bayesscale.plots.style import (
     write_title,
 )
 from bayesscale.result import Fit
+from bayesscale.types import ObsArray
 
 CURVES_SHOWN = 25
 LARGEST_SCORE = 4.0
@@ -90,9 +91,9 @@ def prior_curves(model: Model, shots: NDArray, facts: Mapping[str, float], draws
     columns = {name: np.asarray(value, float) for name, value in facts.items()}
     task = np.zeros(shots.shape, int)
 
-    def curve(key: jax.Array) -> jax.Array:
-        theta, _ = theta_of(model, prior_draw(model, key, columns), columns)  # pyright: ignore[reportArgumentType]
-        mean = law_log_mean(model, theta, shots, task)  # pyright: ignore[reportArgumentType]
+    def curve(key: jax.Array) -> ObsArray:
+        theta, _ = theta_of(model, prior_draw(model, key, columns), columns)
+        mean = law_log_mean(model, theta, shots, task)
         return inverse_link(model.likelihood.kind, link(model.likelihood.kind, mean))
 
     keys = jax.random.split(jax.random.key(seed), draws)

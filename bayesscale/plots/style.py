@@ -83,7 +83,7 @@ def write_legend(ax: Axes, *, columns: int = 3, handles: Sequence | None = None)
     drawn = list(handles) if handles is not None else ax.get_legend_handles_labels()[0]
     labels = [str(handle.get_label()) for handle in drawn]
     figure = figure_of(ax)
-    if figure.get_figure(root=True).get_layout_engine() is None:  # pyright: ignore[reportOptionalMemberAccess]
+    if figure.get_figure(root=True).get_layout_engine() is None:
         ax.legend(drawn, labels, loc="best", fontsize=7, framealpha=0.8)
         return
     size = text_size(ax, 8.0)

@@ -1,0 +1,57 @@
+"""Settings of the sampler, and how it reports progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+type Progress = Callable[[int, int], None]
+"""Called with (finished, total)."""
+
+
+def silent(done: int, total: int) -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Settings of the sampler.
+
+    Attributes
+    ----------
+    chains, draws : per posterior, after warm-up.
+    warmup : trajectories in each phase of warm-up; the metric is updated between phases.
+    target_accept : mean acceptance the step size aims at.
+    max_depth : largest tree has 2^max_depth leapfrogs.
+    starts : places the mode search begins at; 0 climbs from the origin and whitens each axis alone.
+    lanes : chains advanced together; part of a result's identity, since rounding depends on it.
+    steps : leapfrogs per chunk.
+    patience : a posterior is given up when it used more than this many leapfrogs per trajectory on average.
+    spread : standard deviations the chains start apart.
+    tiers : stronger tiers tried on what fails.
+    keep : draws per chain kept for prediction and storage; diagnostics see all.
+    """
+
+    chains: int = 4
+    draws: int = 1000
+    warmup: tuple[int, ...] = (60, 120, 120)
+    target_accept: float = 0.9
+    max_depth: int = 7
+    starts: int = 8
+    lanes: int = 128
+    steps: int = 128
+    patience: int = 60
+    spread: float = 1.5
+    tiers: int = 1
+    keep: int = 250
+
+    def stronger(self) -> Sampler:
+        """Return the settings of the next tier: longer, smaller steps, deeper trees."""
+        return replace(
+            self,
+            draws=2 * self.draws,
+            warmup=(*(2 * n for n in self.warmup), 400),
+            target_accept=0.5 * (1.0 + self.target_accept),
+            max_depth=self.max_depth + 1,
+            lanes=min(self.lanes, 40),  # few come this far; a wide deck would mostly advance empty lanes
+        )
