@@ -152,7 +152,11 @@ def compare(
             }
         )
     result = pd.DataFrame(rows)
-    return Comparison(result, sentence(result, metric, share, reference, clusters), metric, share, reference)
+    words = sentence(result, metric, share, reference, clusters)
+    left_out = len(set(table["curve_index"].tolist())) - len(wide)
+    if left_out:
+        words += f" {left_out} of {len(wide) + left_out} curves are left out: not every law forecast them."
+    return Comparison(result, words, metric, share, reference)
 
 
 def clusters_of(curves: Curves, index: NDArray) -> list[NDArray]:

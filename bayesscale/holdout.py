@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesscale.curves import Curves, Kind
-from bayesscale.finding import Finding
+from bayesscale.finding import Finding, InputError
 from bayesscale.fitting import Skipped, fit_units, law_named, likelihood_for, unfit_reason
 from bayesscale.inference.settings import Progress, Sampler, silent
 from bayesscale.law import Law
@@ -152,8 +152,14 @@ def evaluate(
                 trained.append((result, share, held))
         forecasts += forecasts_of(trained, seed)
     first = law_named(laws[0])
-    if has_siblings(curves) and not first.joint if pool is None else pool:
-        together = pooled_forecasts(curves, first, chosen, shares, seed, progress)
+    if shares and (has_siblings(curves) and not first.joint if pool is None else pool):
+        try:
+            together = pooled_forecasts(curves, first, chosen, shares, seed, progress)
+        except InputError as error:
+            if pool:  # asked for: the user has to know; by default: go on without, and say so
+                raise
+            skipped.append(Skipped("all curves together", first, replace(error.finding, grade="info")))
+            together = []
         alone = with_reach(curves, [f for f in forecasts if f.predictor == first.name])
         forecasts += together + mixed(alone, together, "mix")
     return Evaluation(curves, tuple(fits), tuple(with_reach(curves, forecasts)), tuple(skipped))
@@ -302,7 +308,7 @@ def with_reach(curves: Curves, forecasts: Sequence[Forecast]) -> list[Forecast]:
         own = curves.keys[f.curve]
         siblings = [i for i, key in enumerate(curves.keys) if i != f.curve and key[task] == own[task]]
         reach = max((trained_up_to(curves, i, f.share, largest[i]) for i in siblings), default=0.0)
-        out.append(replace(f, reach=reach))
+        out.append(replace(f, reach=reach, name=curves.curve_name(f.curve)))  # a joint law's fit is named by its unit
     return out
 
 

@@ -208,7 +208,8 @@ def work_up(pooled: PooledModel, units: Units, posterior: Posterior, v: int, sam
         ).all()
     )
     checks = bind(check_fit, stats, finished=bool(posterior.finished[v]), modes=1, finite=finite)
-    findings = checks({name: {key: float(x) for key, x in entry.items()} for name, entry in measured.items()}, {})
+    judged = measured or by_curve  # where nothing is shared, the curves' own values are all there is
+    findings = checks({name: {key: worst(key, m) for key, m in entry.items()} for name, entry in judged.items()}, {})
     fits = []
     for i in range(len(units)):
         own = {name: {key: m[i] for key, m in entry.items()} for name, entry in by_curve.items()}

@@ -5,7 +5,7 @@ around a centre, by groups). On the unconstrained axis, and non-centred,
 
     u_c = centre + shift_c + sum_by tau_by * z_by[group_by(c)] + sum_v slope_v * x_v(c),
 
-with z ~ Normal(0, 1), tau ~ HalfNormal(spread), slope ~ Normal(0, spread), centre ~ the parameter's own prior. `shift_c` is
+with z ~ Normal(0, 1), tau ~ HalfNormal(spread), slope ~ Normal(0, 2 spread), centre ~ the parameter's own prior. `shift_c` is
 what the prior itself knows of a curve (its chance level). `by` names key columns ("model", "task", or "model*task" for
 their combinations), or "curve" for a term of its own; `x_v` are covariates in units of their largest value, log(1 + v) by
 default (an amount of fine-tuning, say).

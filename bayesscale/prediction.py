@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from bayesscale.finding import InputError
 from bayesscale.model import Model, posterior_rows
+from bayesscale.precision import enable_float64
 from bayesscale.units import Units
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def predict(
     ------
     InputError : an unknown kind, negative shots, or zero shots under a law that is singular there.
     """
+    enable_float64()  # a fit read in a fresh process predicts as it did in the one that made it
     shots = np.atleast_1d(np.asarray(at, float))
     if kind not in get_args(Kind):
         raise InputError("PREDICT-KIND", f"kind {kind!r} is unknown", fix="one of " + ", ".join(get_args(Kind)))

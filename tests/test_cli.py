@@ -175,7 +175,7 @@ def test_an_error_of_ours_is_one_line_and_a_kept_traceback(table, tmp_path, capf
     def broken(*_, **__):
         raise RuntimeError("something\nbroke")
 
-    monkeypatch.setattr("bayesscale.run.evaluate", broken)
+    monkeypatch.setattr("bayesscale.runs.job.evaluate", broken)
     capfd.readouterr()
     assert cli("fit", table, *COLUMNS, "--law", "power", "--out", tmp_path / "out") == 1
     err = capfd.readouterr().err

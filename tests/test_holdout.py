@@ -18,6 +18,7 @@ from bayesscale.holdout import (
     persistence_forecasts,
     pooled_forecasts,
     training_mask,
+    with_reach,
 )
 from bayesscale.inference.settings import Sampler
 from bayesscale.laws import LAWS
@@ -147,6 +148,14 @@ def test_reach_is_what_siblings_of_the_task_were_trained_on(evaluated):
     assert found[0, 0.5] == 100.0  # task a of the other model ends at 200
     assert found[2, 0.5] == 500.0
     assert found[1, 0.5] == 5.0  # task b of the other model ends at 10
+
+
+def test_forecasts_of_a_joint_law_are_named_by_their_curve(evaluated):
+    """A joint law's fit is called by what its curves share; a forecast is of one of them."""
+    forecasts = [replace(f, name=evaluated.curves.keys[f.curve][0]) for f in evaluated.forecasts]
+    named = with_reach(evaluated.curves, forecasts)
+    assert [f.name for f in named] == [evaluated.curves.curve_name(f.curve) for f in forecasts]
+    assert [f.reach for f in named] == [f.reach for f in evaluated.forecasts]
 
 
 def test_persistence_says_the_last_training_value(evaluated):

@@ -15,16 +15,23 @@ from bayesscale.cli.printing import print_findings, print_verdicts
 from bayesscale.cli.screen import Plain
 from bayesscale.comparison import compare, score_table
 from bayesscale.curves import Curves
-from bayesscale.demo import CURVES, THRESHOLD, demo_curves, true_crossing
 from bayesscale.finding import Finding, InputError
 from bayesscale.fitting import Skipped
-from bayesscale.folder import FORMAT, check_folder, replacing, slug
 from bayesscale.holdout import Evaluation, Forecast
 from bayesscale.laws import LAWS
-from bayesscale.run import Settings
-from bayesscale.stored import StoredRun, write_csv
-from bayesscale.tables import comparison_table, findings_table, forecast_table, key_columns, status_table, summary_table
-from bayesscale.verdict import verdict, with_weights
+from bayesscale.runs.demo import CURVES, THRESHOLD, demo_curves, true_crossing
+from bayesscale.runs.folder import FORMAT, check_folder, replacing, slug
+from bayesscale.runs.job import Settings
+from bayesscale.runs.stored import StoredRun, write_csv
+from bayesscale.runs.tables import (
+    comparison_table,
+    findings_table,
+    forecast_table,
+    key_columns,
+    status_table,
+    summary_table,
+)
+from bayesscale.runs.verdict import verdict, with_weights
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ def demo(
     from bayesscale.cli.fitting import NOTHING_FITTED
     from bayesscale.cli.printing import print_outcome
     from bayesscale.cli.screen import progress, say
-    from bayesscale.demo import INTRODUCTION, answers, best_fits, demo_curves, demo_settings, draw_answer
-    from bayesscale.run import run
+    from bayesscale.runs.demo import INTRODUCTION, answers, best_fits, demo_curves, demo_settings, draw_answer
+    from bayesscale.runs.job import run
 
     curves, inputs = demo_curves()
     say(INTRODUCTION)

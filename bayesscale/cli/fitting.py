@@ -10,7 +10,7 @@ import typer
 from bayesscale.cli import options as o
 
 if TYPE_CHECKING:
-    from bayesscale.run import Outcome
+    from bayesscale.runs.job import Outcome
 
 FAILED_FITS, NOTHING_FITTED = 4, 5
 EPILOG = o.example(
@@ -96,10 +96,10 @@ def fit(
     """Fit laws to every curve, score them on shots they did not see, and write posteriors, tables and plots."""
     from bayesscale.cli.printing import print_outcome
     from bayesscale.cli.screen import progress
-    from bayesscale.folder import check_folder
     from bayesscale.ingest.table import file_digests, read_curves
-    from bayesscale.run import Settings
-    from bayesscale.run import run as run_all
+    from bayesscale.runs.folder import check_folder
+    from bayesscale.runs.job import Settings
+    from bayesscale.runs.job import run as run_all
 
     check_folder(out, overwrite=overwrite)
     shares = o.shares_of(holdout) if holdout else (0.5,)

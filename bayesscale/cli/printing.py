@@ -10,11 +10,11 @@ import pandas as pd
 from bayesscale.cli.screen import fixed, number, say, show
 from bayesscale.comparison import METRICS, Comparison
 from bayesscale.finding import InputError
-from bayesscale.tables import STATUSES, count_statuses, rows_where
-from bayesscale.verdict import verdict
+from bayesscale.runs.tables import STATUSES, count_statuses, rows_where
+from bayesscale.runs.verdict import verdict
 
 if TYPE_CHECKING:
-    from bayesscale.run import Outcome
+    from bayesscale.runs.job import Outcome
 
 CURVES_SHOWN, FINDINGS_SHOWN = 20, 12
 HEADLINE = ("DROP",)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bayesscale.result import Fit
-    from bayesscale.stored import StoredRun
+    from bayesscale.runs.stored import StoredRun
 
 COMPARE_EPILOG = o.example("bayesscale compare results", "bayesscale compare results --metric log_score --share 0.1")
 PREDICT_EPILOG = o.example(
@@ -33,7 +33,7 @@ def compare(
 ) -> None:
     """Say which law predicted the held-out shots best, from the scores of a finished run."""
     from bayesscale.cli.printing import print_comparison
-    from bayesscale.stored import StoredRun
+    from bayesscale.runs.stored import StoredRun
 
     run = StoredRun.at(folder)
     for each in run.shares if share is None else [share]:
@@ -65,7 +65,7 @@ def predict(
 ) -> None:
     """Predict from the stored posteriors: values at shot counts, or the shots at which a value is reached."""
     from bayesscale.finding import InputError
-    from bayesscale.stored import StoredRun
+    from bayesscale.runs.stored import StoredRun
 
     shots = o.numbers(at, "--at", float)
     if not shots and threshold is None:
@@ -170,7 +170,7 @@ def print_crossings(
 
 def rest(table: pd.DataFrame, csv: Path | None) -> str:
     """Write a table if asked; say where it is, or that rows were left out."""
-    from bayesscale.stored import write_csv
+    from bayesscale.runs.stored import write_csv
 
     if csv is not None:
         write_csv(table, csv)

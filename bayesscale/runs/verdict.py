@@ -12,7 +12,7 @@ import pandas as pd
 from bayesscale.comparison import METRICS, Comparison, clustered_se, clusters_of, sentence, stacking_weights
 from bayesscale.finding import InputError
 from bayesscale.holdout import Forecast
-from bayesscale.tables import key_columns, rows_where
+from bayesscale.runs.tables import key_columns, rows_where
 
 AVERAGED = ("coverage50", "coverage90", "width90", "nrmse")
 """Scores a comparison averages over curves beside its metric."""

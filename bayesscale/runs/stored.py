@@ -14,12 +14,12 @@ import pandas as pd
 from bayesscale.comparison import Comparison
 from bayesscale.decisions.threshold import crossing
 from bayesscale.finding import InputError
-from bayesscale.folder import is_run
 from bayesscale.law import Law
 from bayesscale.precision import enable_float64
 from bayesscale.prediction import Kind
 from bayesscale.result import Fit, load
-from bayesscale.verdict import verdict
+from bayesscale.runs.folder import is_run
+from bayesscale.runs.verdict import verdict
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class StoredRun:
         return self.about["shares"]
 
     def verdict(self, *, metric: str = "crps", share: float | None = None, reference: str | None = None) -> Comparison:
-        """Which law predicted best; see `bayesscale.verdict.verdict`."""
+        """Which law predicted best; see `bayesscale.runs.verdict.verdict`."""
         points, keys = self.table("forecasts"), self.about["key_names"]
         return verdict(self.comparison, points, keys, metric=metric, share=share, reference=reference)
 

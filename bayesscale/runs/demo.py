@@ -14,9 +14,9 @@ from bayesscale.inference.settings import Sampler
 from bayesscale.ingest.table import file_digests, read_curves
 from bayesscale.laws import LAWS
 from bayesscale.result import Fit
-from bayesscale.run import Outcome, Settings
+from bayesscale.runs.job import Outcome, Settings
+from bayesscale.runs.verdict import verdict
 from bayesscale.simulation.curves import law_mean
-from bayesscale.verdict import verdict
 
 CURVES = (
     ("small-2b", "topic", "0"),
@@ -42,7 +42,7 @@ def data_folder() -> Path:
     ------
     InputError : neither is there.
     """
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     for folder in (package / "_data", package.parent / "data"):
         if (folder / "SHA256SUMS").is_file():
             return folder

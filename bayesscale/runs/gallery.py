@@ -11,10 +11,10 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from bayesscale.finding import InputError
-from bayesscale.folder import slug
 from bayesscale.plots import plot_comparison, plot_curve, plot_laws, plot_parameters, plot_pit
 from bayesscale.result import Fit
-from bayesscale.verdict import verdict
+from bayesscale.runs.folder import slug
+from bayesscale.runs.verdict import verdict
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,13 +20,13 @@ import numpy as np
 from bayesscale.curves import Curves
 from bayesscale.finding import InputError
 from bayesscale.fitting import likelihood_for, provenance
-from bayesscale.folder import FORMAT, replacing, slug
 from bayesscale.holdout import Evaluation, evaluate
 from bayesscale.inference.settings import Sampler
 from bayesscale.law import Law
 from bayesscale.leave_one_out import Loo, loo
 from bayesscale.result import Fit
-from bayesscale.tables import (
+from bayesscale.runs.folder import FORMAT, replacing, slug
+from bayesscale.runs.tables import (
     FitFiles,
     comparison_table,
     count_statuses,
@@ -37,7 +37,7 @@ from bayesscale.tables import (
     status_table,
     summary_table,
 )
-from bayesscale.verdict import with_weights
+from bayesscale.runs.verdict import with_weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -163,7 +163,7 @@ def run(
             table.to_parquet(folder / f"{name}.parquet", index=False)
         clock.lap("write")
         if settings.plots:
-            from bayesscale.gallery import draw_plots
+            from bayesscale.runs.gallery import draw_plots
 
             draw_plots(evaluation.fits, tables, curves.key_names, folder / "plots", limit=settings.plots, report=report)
             clock.lap("plots")
