@@ -83,7 +83,8 @@ def which_moved(
 
     Raises
     ------
-    InputError : the condition is not a numeric key, never varies, or the law lacks the paper's parameters.
+    InputError : the condition is not a numeric key, never varies, or the law lacks the paper's parameters; or no choice was
+        sampled within its budget.
     """
     import pandas as pd
 
@@ -117,6 +118,10 @@ def which_moved(
         )
         progress(step + 1, len(MOVES))
     table = pd.DataFrame(rows)
+    if not np.isfinite(table["log_score"]).any():
+        raise InputError(
+            "CONDITION-FIT", "no choice was sampled within its budget", fix="pass a sampler with more patience"
+        )
     best = str(table.loc[table["log_score"].idxmax(), "moved"])
     table["difference"] = [float((scores[c] - scores[best]).mean()) for c in table["moved"]]
     table["se"] = [clustered_se(scores[c] - scores[best], ()) for c in table["moved"]]
@@ -194,12 +199,17 @@ def sentence(table: pd.DataFrame, shifts: pd.DataFrame, best: str, condition: st
     close = [
         row["moved"]
         for row in table.to_dict("records")
-        if row["moved"] != best and not row["difference"] < -2 * row["se"]
+        if row["moved"] != best and np.isfinite(row["difference"]) and not row["difference"] < -2 * row["se"]
     ]
+    failed = list(table.loc[table["status"] == "fail", "moved"])
     words = [f"Letting {condition} move {best} predicts the conditioned curves' later shots best"]
     words.append(
         f"; not told apart from it: {', '.join(close)}." if close else ", clearly ahead of every other choice."
     )
+    if failed:
+        words.append(f" Fits that failed their checks and are not to be relied on: {', '.join(failed)}.")
+    if not np.isfinite(shifts["mean"]).all():
+        return "".join(words)
     clear = shifts[(shifts["eti90_lower"] > 0) | (shifts["eti90_upper"] < 0)]
     if len(clear):
         parts = [

@@ -55,7 +55,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 POOLED_SAMPLER = Sampler(
-    draws=500, warmup=(100, 150, 200), target_accept=0.85, max_depth=8, starts=0, spread=0.5, lanes=16, tiers=0
+    draws=500,
+    warmup=(100, 150, 200),
+    target_accept=0.85,
+    max_depth=8,
+    starts=0,
+    spread=0.5,
+    lanes=24,
+    tiers=0,
+    patience=200,
 )
 """Settings for one large posterior: no Newton search, since each step would need a Hessian of hundreds of coordinates."""
 

@@ -209,15 +209,18 @@ def test_log_score_is_the_mean_density_over_draws(likelihood):
     np.testing.assert_allclose(f.mean, -np.log(p) if likelihood is LOG_NORMAL else p, rtol=1e-9)
 
 
-def test_a_mixture_is_half_of_each():
-    curves = curves_of((GRID,))
-    (a,) = persistence_forecasts(curves, QUASI_BINOMIAL, 0.3, draws=50)
-    a = replace(a, mean=a.observation)
+@pytest.mark.parametrize(("reach", "inside"), [(0.0, 0), (500.0, 1), (1000.0, 2)])
+def test_a_mixture_is_half_of_each_within_reach(reach, inside):
+    """Beyond what siblings have shown it is the first alone."""
+    (a,) = persistence_forecasts(curves_of((GRID,)), QUASI_BINOMIAL, 0.3, draws=50)
+    a = replace(a, mean=a.observation, reach=reach)
     b = replace(a, log_score=a.log_score - 3.0, mean=a.mean + 0.1, status="fail")
     (mix,) = mixed([a], [b], "mix")
-    np.testing.assert_allclose(mix.log_score, np.logaddexp(a.log_score, b.log_score) - np.log(2))
-    assert (mix.predictor, mix.status, len(mix.observation)) == ("mix", "fail", 100)
-    np.testing.assert_allclose(mix.mean.mean(axis=0), (a.mean + b.mean).mean(axis=0) / 2)
+    within = np.arange(2) < inside
+    half = np.logaddexp(a.log_score, b.log_score) - np.log(2)
+    np.testing.assert_allclose(mix.log_score, np.where(within, half, a.log_score))
+    np.testing.assert_allclose(mix.mean.mean(axis=0), a.mean.mean(axis=0) + 0.05 * within)
+    assert (mix.predictor, mix.status, len(mix.observation)) == ("mix", "fail" if inside else "ok", 100)
     assert mixed([a], [replace(b, share=0.7)], "mix") == []
 
 

@@ -234,7 +234,7 @@ def test_an_unidentified_parameter_is_hatched(counts_fit):
 
 def test_parameters_choose_their_scale_and_refuse_what_is_not_there(counts_fit):
     scale = {name: scale_of(marginals_of(counts_fit, name)[0])[0] for name in ("gamma", "n50", "log_n50")}
-    assert scale == {"gamma": "logit", "n50": "log", "log_n50": "linear"}
+    assert scale == {"gamma": "linear", "n50": "log", "log_n50": "linear"}
     with pytest.raises(InputError, match="PLOT-NAMES"):
         plot_parameters(counts_fit, ["K"])
     constant = replace(counts_fit, draws={**counts_fit.draws, "s": np.ones((2, 60))})

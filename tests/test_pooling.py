@@ -7,19 +7,19 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 from scipy.special import expit, logit
 
-from bayesscale.conditions import which_moved
+from bayesscale.conditions import sentence, which_moved
 from bayesscale.curves import Curves
 from bayesscale.finding import InputError
 from bayesscale.fitting import likelihood_for
-from bayesscale.inference.many import Sampler
 from bayesscale.ingest.table import read_curves
 from bayesscale.laws import LAWS
 from bayesscale.model import compose, log_density
-from bayesscale.pooled import default_pooling, fit_pooled
+from bayesscale.pooled import POOLED_SAMPLER, default_pooling, fit_pooled
 from bayesscale.pooling import (
     PooledModel,
     complete,
@@ -38,6 +38,7 @@ CHANCE = np.array([0.5, 0.2, 0.5, 0.2, 0.2])
 AMOUNT = np.array([0.0, 250.0, 0.0, 10.0, 2500.0])
 DATA = Path(__file__).parents[1] / "data" / "icl_counts" / "curves.csv"
 CURVE = ("curve",)
+FEW_DRAWS = replace(POOLED_SAMPLER, chains=2, draws=200, warmup=(60, 100, 100), patience=500)
 
 
 def curves_of(chance=CHANCE):
@@ -235,6 +236,21 @@ def test_a_condition_has_to_be_a_numeric_key_that_varies(code, condition, dose, 
         which_moved(curves, condition, law=law)
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_fit_that_did_not_finish_supports_no_sentence(finished):
+    moved = ["nothing", "prior", "all"]
+    difference = [-1.0, 0.0, -0.01 if finished else np.nan]
+    table = pd.DataFrame({"moved": moved, "difference": difference, "se": [0.1, 0.0, 0.1]})
+    table["status"] = ["ok", "ok", "ok" if finished else "fail"]
+    low = -3.0 if finished else np.nan
+    names = ("mean", "median", "eti90_lower", "eti90_upper")
+    shifts = pd.DataFrame([{"parameter": "log K"} | {name: low + i for i, name in enumerate(names[:2])}])
+    shifts[["eti90_lower", "eti90_upper"]] = low, low + 1
+    said = sentence(table, shifts, "prior", "dose")
+    assert ("not told apart from it: all" in said) == ("excludes zero for log K" in said) == finished
+    assert ("not to be relied on: all" in said) != finished
+
+
 # Known answers --------------------------------------------------------------------------------------------------------
 
 
@@ -251,18 +267,7 @@ def test_common_centre_and_scatter_are_found():
     columns = {"successes": rng.binomial(200, expit(logit(p) + 0.05 * rng.normal(size=n.size))), "trials": 200 + 0 * n}
     keys = tuple((f"c{i}",) for i in range(count))
     curves = Curves("counts", ("curve_name",), keys, curve, run, n, columns, np.full(count, np.nan))
-    sampler = Sampler(
-        chains=2,
-        draws=200,
-        warmup=(50, 100, 100),
-        target_accept=0.85,
-        max_depth=8,
-        starts=0,
-        spread=0.5,
-        lanes=16,
-        tiers=0,
-    )
-    found = fit_pooled(curves, "hill", pooling={"log_n50": partial(CURVE)}, discrepancy=False, sampler=sampler)
+    found = fit_pooled(curves, "hill", pooling={"log_n50": partial(CURVE)}, discrepancy=False, sampler=FEW_DRAWS)
     low, high = np.quantile(found.shared["log_n50_centre"], [0.005, 0.995])
     assert low < np.log(20) < high and high - low < 2.0
     low, high = np.quantile(found.shared["log_n50_tau_curve"], [0.005, 0.995])
@@ -270,9 +275,8 @@ def test_common_centre_and_scatter_are_found():
     assert len(found.fits) == count and set(found.summary()["parameter"]) == set(found.shared)
     # Each curve's own posterior is about its own n50.
     truth = [n50[curve == i][0] for i in range(count)]
-    scores = [
-        (np.log(f.draws["n50"]) - np.log(t)).mean() / np.log(f.draws["n50"]).std() for f, t in zip(found.fits, truth)
-    ]
+    draws = [np.log(fit.draws["n50"]) for fit in found.fits]
+    scores = [(x.mean() - np.log(t)) / x.std() for x, t in zip(draws, truth, strict=True)]
     assert np.abs(scores).max() < 4
 
 
@@ -283,18 +287,7 @@ def test_fine_tuning_moved_the_prior_and_not_what_is_learned():
         condition="sft_amount", chance="chance",
     )  # fmt: skip
     curves = curves.subset([i for i, key in enumerate(curves.keys) if key[0] == "large-8b"])
-    sampler = Sampler(
-        chains=2,
-        draws=200,
-        warmup=(60, 100, 100),
-        target_accept=0.85,
-        max_depth=8,
-        starts=0,
-        spread=0.5,
-        lanes=16,
-        tiers=0,
-    )
-    found = which_moved(curves, "sft_amount", sampler=sampler)
+    found = which_moved(curves, "sft_amount", sampler=FEW_DRAWS)
     table = found.table.set_index("moved")
     best = table["log_score"].idxmax()
     close = table["difference"]["prior"] >= -2 * table["se"]["prior"]

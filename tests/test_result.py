@@ -101,6 +101,7 @@ def test_a_file_that_lacks_a_part_is_refused(one, tmp_path, group):
         load(tmp_path / "part.nc")
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # h5netcdf closing what it never opened
 def test_damaged_bytes_are_refused_or_do_no_harm(saved, tmp_path):
     """Single bytes overwritten all over the file: refused as input, or read; never another kind of error."""
     whole, path, rng = saved.read_bytes(), tmp_path / "damaged.nc", np.random.default_rng(0)
