@@ -63,7 +63,7 @@ POOLED_SAMPLER = Sampler(
     spread=0.5,
     lanes=24,
     tiers=0,
-    patience=200,
+    patience=256,
 )
 """Settings for one large posterior: no Newton search, since each step would need a Hessian of hundreds of coordinates."""
 
