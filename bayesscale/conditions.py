@@ -173,10 +173,10 @@ def elpd(pooled: Pooled) -> tuple[NDArray, NDArray]:
 
 
 SHIFTS = {
-    "logit_rho": ("prior log-odds logit(rho)", 1.0),
-    "log_K": ("log K", 1.0),
-    "logit_ceiling": ("logit gamma", 1.0),
-    "logit_floor_ratio": ("logit(beta/gamma)", 1.0),
+    "logit_rho": "prior log-odds logit(rho)",
+    "log_K": "log K",
+    "logit_ceiling": "logit gamma",
+    "logit_floor_ratio": "logit(beta/gamma)",
 }
 
 
@@ -185,7 +185,7 @@ def shift_table(pooled: Pooled, condition: str) -> pd.DataFrame:
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
-    for name, (meaning, _) in SHIFTS.items():
+    for name, meaning in SHIFTS.items():
         draws = pooled.shared[f"{name}_slope_{condition}"].ravel()
         q = np.quantile(draws, [0.05, 0.25, 0.5, 0.75, 0.95])
         row = {"parameter": meaning, "mean": draws.mean(), "sd": draws.std(ddof=1)}

@@ -18,7 +18,7 @@ from bayesscale.fitting import Skipped, fit_units, law_named, likelihood_for, un
 from bayesscale.inference.settings import Progress, Sampler, silent
 from bayesscale.law import Law
 from bayesscale.likelihood import Likelihood, log_link_jacobian
-from bayesscale.persistence import link_cells, movement_rate
+from bayesscale.persistence import link_cells, link_paths, movement_rate
 from bayesscale.precision import enable_float64
 from bayesscale.prediction import predict_rows
 from bayesscale.result import Fit, with_findings
@@ -243,13 +243,7 @@ def persistence_forecasts(curves: Curves, likelihood: Likelihood, share: float, 
         data = link_cells(curves.subset([i]).train(share), 0)
         rng = np.random.default_rng([int(units.digests[i][:15], 16), round(1e6 * share)])
         elapsed = np.log1p(shots) - np.log1p(data.shots[-1])
-        order = np.argsort(elapsed, kind="stable")
-        steps = rng.standard_normal((draws, len(shots)))[:, order] * np.sqrt(
-            movement_rate(data) * np.diff(elapsed[order], prepend=0.0)
-        )
-        path = np.empty_like(steps)
-        noise = np.sqrt(data.variance[-1])
-        path[:, order] = data.y[-1] + noise * rng.standard_normal((draws, 1)) + steps.cumsum(axis=1)
+        path, noise = link_paths(data, shots, draws, rng), np.sqrt(data.variance[-1])
         variance = 2.0 * data.variance[-1] + movement_rate(data) * elapsed
         log_score = -0.5 * ((y - data.y[-1]) ** 2 / variance + np.log(2 * np.pi * variance))
         value = value_of(curves.kind, y)
@@ -331,6 +325,8 @@ def mixed(first: Sequence[Forecast], second: Sequence[Forecast], predictor: str)
             continue
         within = a.shots <= a.reach
         n = min(len(a.mean), len(b.mean))
+        with np.errstate(invalid="ignore"):  # an unfinished fit forecasts NaN, and its status says so
+            both = np.logaddexp(a.log_score, b.log_score) - np.log(2.0)
         statuses = (a.status, b.status) if within.any() else (a.status,)
         out.append(
             replace(
@@ -338,7 +334,7 @@ def mixed(first: Sequence[Forecast], second: Sequence[Forecast], predictor: str)
                 predictor=predictor,
                 mean=np.concatenate([a.mean[:n], np.where(within, b.mean[:n], a.mean[:n])]),
                 observation=np.concatenate([a.observation[:n], np.where(within, b.observation[:n], a.observation[:n])]),
-                log_score=np.where(within, np.logaddexp(a.log_score, b.log_score) - np.log(2.0), a.log_score),
+                log_score=np.where(within, both, a.log_score),
                 status=max(statuses, key=("ok", "warn", "fail").index),
             )
         )

@@ -81,14 +81,22 @@ def _persist_one(train: Curves, i: int, shots: NDArray[np.float64], draws: int, 
             where=train.curve_name(i),
         )
     rng = np.random.default_rng([seed, int(train.digest(i)[:16], 16)])
+    path = link_paths(data, shots, draws, rng)
+    values = np.exp(path) if train.kind == "nll_mean" else expit(path)
+    return Persistence(train.curve_name(i), shots, np.full(shots.size, data.value[-1]), values)
+
+
+def link_paths(
+    data: LinkCells, shots: NDArray[np.float64], draws: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Draw the random walk on the link scale at these shots, (draw, point)."""
     order = np.argsort(shots, kind="stable")
     elapsed = np.diff(np.log1p(shots[order]), prepend=math.log1p(data.shots[-1]))
     steps = rng.standard_normal((draws, shots.size)) * np.sqrt(movement_rate(data) * elapsed)
     start = data.y[-1] + math.sqrt(data.variance[-1]) * rng.standard_normal((draws, 1))
     path = np.empty((draws, shots.size))
     path[:, order] = start + steps.cumsum(axis=1)
-    values = np.exp(path) if train.kind == "nll_mean" else expit(path)
-    return Persistence(train.curve_name(i), shots, np.full(shots.size, data.value[-1]), values)
+    return path
 
 
 def movement_rate(data: LinkCells) -> float:

@@ -25,5 +25,3 @@ type Theta = Mapping[str, jax.Array]
 """Parameter values by name."""
 type Columns = Mapping[str, Array]
 """(obs,) columns and () facts of one curve, by name."""
-type UnitArrays = Mapping[str, np.ndarray]
-"""The same with a leading (unit,) axis: a batch of curves."""
