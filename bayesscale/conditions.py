@@ -122,7 +122,9 @@ def which_moved(
         raise InputError(
             "CONDITION-FIT", "no choice was sampled within its budget", fix="pass a sampler with more patience"
         )
-    best = str(table.loc[table["log_score"].idxmax(), "moved"])
+    trusted = table["status"] != "fail"
+    ranked = table[trusted] if np.isfinite(table.loc[trusted, "log_score"]).any() else table
+    best = str(table.loc[ranked["log_score"].idxmax(), "moved"])
     table["difference"] = [float((scores[c] - scores[best]).mean()) for c in table["moved"]]
     table["se"] = [clustered_se(scores[c] - scores[best], ()) for c in table["moved"]]
     shifts = shift_table(fits["all"], condition)
@@ -195,11 +197,17 @@ def shift_table(pooled: Pooled, condition: str) -> pd.DataFrame:
 
 
 def sentence(table: pd.DataFrame, shifts: pd.DataFrame, best: str, condition: str) -> str:
-    """Say which choice predicts best, whether others are ruled out, and which shifts exclude zero."""
+    """Say which choice predicts best, whether others are ruled out, and which shifts exclude zero.
+
+    Only fits that passed their checks are compared, unless none did; the failed ones are named.
+    """
     close = [
         row["moved"]
         for row in table.to_dict("records")
-        if row["moved"] != best and np.isfinite(row["difference"]) and not row["difference"] < -2 * row["se"]
+        if row["moved"] != best
+        and row["status"] != "fail"
+        and np.isfinite(row["difference"])
+        and not row["difference"] < -2 * row["se"]
     ]
     failed = list(table.loc[table["status"] == "fail", "moved"])
     words = [f"Letting {condition} move {best} predicts the conditioned curves' later shots best"]
@@ -208,7 +216,7 @@ def sentence(table: pd.DataFrame, shifts: pd.DataFrame, best: str, condition: st
     )
     if failed:
         words.append(f" Fits that failed their checks and are not to be relied on: {', '.join(failed)}.")
-    if not np.isfinite(shifts["mean"]).all():
+    if "all" in failed or not np.isfinite(shifts["mean"]).all():
         return "".join(words)
     clear = shifts[(shifts["eti90_lower"] > 0) | (shifts["eti90_upper"] < 0)]
     if len(clear):

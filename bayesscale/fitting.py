@@ -7,7 +7,7 @@ shape, and the data are its arguments.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -19,19 +19,28 @@ from numpy.typing import NDArray
 
 from bayesscale.curves import Curves
 from bayesscale.finding import Finding, InputError
-from bayesscale.gate import check_drop, check_fit, check_model
+from bayesscale.gate import check_drop, check_fit, check_model, check_replicates
 from bayesscale.inference import diagnostics
-from bayesscale.inference.many import Posterior, sample_many
+from bayesscale.inference.many import Posterior, sample_many, unit_key
 from bayesscale.inference.settings import Progress, Sampler, silent
 from bayesscale.law import Law
 from bayesscale.laws import DEFAULT_LAW, LAWS
 from bayesscale.likelihood import LIKELIHOODS, Likelihood, default_likelihood, with_discrepancy, without_discrepancy
-from bayesscale.model import Model, compose, derived_quantities, left_out_log_likelihood, prior_draw, theta_of
+from bayesscale.model import (
+    Model,
+    compose,
+    derived_quantities,
+    left_out_log_likelihood,
+    prior_draw,
+    replicate_rows,
+    theta_of,
+)
 from bayesscale.precision import enable_float64, require_float64
 from bayesscale.result import Fit, contraction, flatten, likelihood_of
 from bayesscale.units import Units, units_of
 
 PRIOR_DRAWS = 1000
+REPLICATES = 400
 JOINT_LANES = 40
 BLOCK = 64
 """Units whose draws are worked up together; bounds memory."""
@@ -208,6 +217,7 @@ def work_up(
     kept = {name: v[:, :, ::every] for name, v in values.items()}
     theta = {p.name: kept[p.name] for p in model.parameters}
     rows = np.asarray(to_rows(theta, columns))
+    again = replicates(model, theta, columns, units.digests, seed)
     stats = {
         "diverging": posterior.diverging > 0,
         "energy": posterior.energy,
@@ -236,6 +246,8 @@ def work_up(
         )
         unit_columns = {name: c[i] for name, c in units.columns.items()}
         findings += check_drop(unit_columns, model.likelihood.kind)
+        if finite:
+            findings += check_replicates(unit_columns, model.likelihood.kind, again[i])
         fits.append(
             Fit(
                 model=model,
@@ -250,6 +262,22 @@ def work_up(
             )
         )
     return fits
+
+
+def replicates(
+    model: Model, theta: Mapping[str, NDArray], columns: Mapping[str, NDArray], digests: Sequence[str], seed: int
+) -> NDArray:
+    """Draw (unit, draw, row) replicated observations, keyed by each unit's own data."""
+
+    def one(values: dict[str, jax.Array], facts: dict[str, jax.Array], key: jax.Array) -> jax.Array:
+        return jax.vmap(lambda t, k: replicate_rows(model, t, facts, k))(values, jax.random.split(key, count))
+
+    joined = {name: v.reshape(v.shape[0], -1, *v.shape[3:]) for name, v in theta.items()}
+    available = next(iter(joined.values())).shape[1]
+    chosen = np.linspace(0, available - 1, min(REPLICATES, available)).astype(int)
+    count = len(chosen)
+    keys = jax.random.wrap_key_data(np.stack([unit_key(digest, seed + 2) for digest in digests]))
+    return np.asarray(jax.vmap(one)({name: v[:, chosen] for name, v in joined.items()}, dict(columns), keys))
 
 
 def measure(values: NDArray) -> dict[str, NDArray]:

@@ -7,11 +7,12 @@ Passing means finite *and* within the threshold: a NaN never passes. Grades: "fa
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
+from scipy.special import logit, ndtri
 
 from bayesscale.curves import Kind
 from bayesscale.finding import Finding
@@ -27,6 +28,7 @@ SATURATED_WARN = 0.01
 CONTRACTION_IDENTIFIED = 0.3
 DROP_Z = 3.0
 DROP_FALSE_ALARM = 0.05
+PREDICTIVE_P = 0.01
 
 
 def check_model(model: Model, columns: Columns, *, draws: int = 400, seed: int = 0) -> tuple[Finding, ...]:
@@ -135,14 +137,16 @@ def check_fit(
     return tuple(findings)
 
 
-def drop_z(y: NDArray, se: NDArray) -> tuple[float, int, int]:
-    """Largest later fall of y in units of its standard error, over all ordered pairs, and the pair.
+def drop_z(y: NDArray, se: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """Largest later fall of y (..., shot) in units of its standard error (shot,), over all ordered pairs, and the pair.
 
     z = max over i < j of (y_i - y_j) / sqrt(se_i^2 + se_j^2).
     """
-    z = np.triu((y[:, None] - y[None, :]) / np.sqrt(se[:, None] ** 2 + se[None, :] ** 2), 1)
-    i, j = np.unravel_index(np.argmax(z), z.shape)
-    return float(z[i, j]), int(i), int(j)
+    scale = np.sqrt(se[:, None] ** 2 + se[None, :] ** 2)
+    z = np.triu((y[..., :, None] - y[..., None, :]) / scale, 1)
+    flat = z.reshape(*z.shape[:-2], -1)
+    i, j = np.unravel_index(np.argmax(flat, axis=-1), scale.shape)
+    return flat.max(axis=-1), i, j
 
 
 def row_standard_error(columns: Mapping[str, NDArray], kind: Kind) -> NDArray:
@@ -163,32 +167,87 @@ def row_standard_error(columns: Mapping[str, NDArray], kind: Kind) -> NDArray:
     return np.maximum(items, np.sqrt(np.where(columns["run_df"] > 0, columns["run_variance"] / columns["runs"], 0.0)))
 
 
-def check_drop(columns: Mapping[str, NDArray], kind: Kind) -> tuple[Finding, ...]:
-    """Find a fall in performance that no monotone law can follow, in one unit's columns (row,).
+class Drop(NamedTuple):
+    """The largest fall within one task's curve: how many standard errors, between which shots and values, of how many pairs."""
 
-    Rows are single runs or cells; runs of one shot count are averaged first. For NLLs a rise is the fall.
-    """
-    findings = []
-    seen = columns["mask"] > 0
+    z: float
+    shots: tuple[float, float]
+    value: tuple[float, float]
+    pairs: float
+
+    @property
+    def unlikely(self) -> bool:
+        """Whether noise alone would rarely show it; dense curves have many pairs to be unlucky in."""
+        return self.z > max(DROP_Z, float(ndtri(1.0 - DROP_FALSE_ALARM / self.pairs)))
+
+
+class Cells(NamedTuple):
+    """One task's shot counts (shot,), the means over their rows as a matrix (shot, row), and standard errors of y (shot,)."""
+
+    shots: NDArray
+    averaging: NDArray
+    se: NDArray
+
+
+def cells_of(columns: Mapping[str, NDArray], kind: Kind) -> tuple[Cells, ...]:
+    """Group one unit's rows by task and shot count; runs share items, so their errors do not average out."""
+    found, seen = [], columns["mask"] > 0
+    variance = row_standard_error(columns, kind) ** 2
     for task in np.unique(columns["task"][seen]):
         rows = seen & (columns["task"] == task)
-        part = {name: c[rows] for name, c in columns.items() if np.shape(c) == seen.shape}
-        shots, where = np.unique(part["shots"], return_inverse=True)
-        if len(shots) < 2:
-            continue
-        count = np.bincount(where)
-        y, value = (np.bincount(where, part[name]) / count for name in ("y", "value"))
-        se = np.sqrt(np.bincount(where, row_standard_error(part, kind) ** 2) / count)  # runs share items: no 1/count
-        z, i, j = drop_z(-y if kind == "nll_mean" else y, se)
-        pairs = len(shots) * (len(shots) - 1) / 2
-        if z > max(
-            DROP_Z, float(ndtri(1.0 - DROP_FALSE_ALARM / pairs))
-        ):  # dense curves have many pairs to be unlucky in
+        shots = np.unique(columns["shots"][rows])
+        if len(shots) > 1:
+            member = rows & (columns["shots"] == shots[:, None])
+            averaging = member / member.sum(axis=1, keepdims=True)
+            found.append(Cells(shots, averaging, np.sqrt(averaging @ np.where(rows, variance, 0.0))))
+    return tuple(found)
+
+
+def largest_drops(columns: Mapping[str, NDArray], kind: Kind) -> tuple[Drop, ...]:
+    """Find each task's largest fall in one unit's columns (row,); for NLLs a rise is the fall."""
+    sign = -1.0 if kind == "nll_mean" else 1.0
+    drops = []
+    for shots, averaging, se in cells_of(columns, kind):
+        value, pairs = averaging @ columns["value"], len(shots) * (len(shots) - 1) / 2
+        z, i, j = (np.asarray(part).item() for part in drop_z(sign * averaging @ columns["y"], se))
+        ends = [(float(array[i]), float(array[j])) for array in (shots, value)]
+        drops.append(Drop(z, ends[0], ends[1], pairs))
+    return tuple(drops)
+
+
+def check_drop(columns: Mapping[str, NDArray], kind: Kind) -> tuple[Finding, ...]:
+    """Find a fall in performance that no monotone law can follow."""
+    findings = []
+    for drop in largest_drops(columns, kind):
+        if drop.unlikely:
+            (before, after), (first, second) = drop.value, drop.shots
             message = (
-                f"performance falls: {value[i]:.3g} at {shots[i]:g} shots, {value[j]:.3g} at {shots[j]:g} "
-                f"({z:.1f} standard errors), and every law here is monotone"
+                f"performance falls: {before:.3g} at {first:g} shots, {after:.3g} at {second:g} "
+                f"({drop.z:.1f} standard errors), and every law here is monotone"
             )
             findings.append(
                 Finding("DROP", "warn", message, "do not extrapolate; look for a context limit or a bad run")
             )
     return tuple(findings)
+
+
+def check_replicates(columns: Mapping[str, NDArray], kind: Kind, replicates: NDArray) -> tuple[Finding, ...]:
+    """Posterior predictive check: compare the largest fall in the data with those in (draw, row) replicated values.
+
+    p = P(z_rep >= z) with z the largest fall of `largest_drops`, standard errors as in the data for both.
+    """
+    falls = [drop.z for drop in largest_drops(columns, kind)]
+    if not falls:
+        return ()
+    small = 0.5 / columns["trials"] if kind == "counts" else 1e-9
+    # the same clip as the data's own logits have from their half counts
+    y = -np.log(replicates) if kind == "nll_mean" else logit(np.clip(replicates, small, 1.0 - small))
+    again = np.max([drop_z(y @ averaging.T, se)[0] for _, averaging, se in cells_of(columns, kind)], axis=0)
+    p = float(np.mean(again >= max(falls)))
+    if not p < PREDICTIVE_P:
+        return ()
+    message = (
+        f"the data fall by {max(falls):.1f} standard errors somewhere and curves made by the fitted law by "
+        f"{np.median(again):.1f} (posterior predictive p = {p:.3f})"
+    )
+    return (Finding("PREDICTIVE-DROP", "warn", message, "the law does not describe this curve; do not extrapolate"),)

@@ -144,6 +144,15 @@ def posterior_rows(
     return inverse_link(kind, eta), inverse_link(kind, eta + path), observation, score
 
 
+def replicate_rows(model: Model, theta: Theta, columns: Columns, key: jax.Array) -> ObsArray:
+    """Observe every row anew under the law alone, (obs,), on the value scale.
+
+    The departure is left out: a Brownian path can follow any collapse, and the question is whether the law does.
+    """
+    mean = law_log_mean(model, theta, columns["shots"], columns.get("task"))
+    return model.likelihood.draw(key, link(model.likelihood.kind, mean), mean, columns, theta)
+
+
 def log_density(model: Model, u: CoordArray, columns: Columns) -> Scalar:
     """Unnormalised log posterior density on the unconstrained axis."""
     theta, log_prior = theta_of(model, u, columns)

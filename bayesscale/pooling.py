@@ -5,7 +5,7 @@ around a centre, by groups). On the unconstrained axis, and non-centred,
 
     u_c = centre + shift_c + sum_by tau_by * z_by[group_by(c)] + sum_v slope_v * x_v(c),
 
-with z ~ Normal(0, 1), tau ~ HalfNormal(spread), slope ~ Normal(0, 2 spread), centre ~ the parameter's own prior. `shift_c` is
+with z ~ Normal(0, 1), tau ~ HalfNormal(spread), slope ~ Normal(0, 4 spread), centre ~ the parameter's own prior. `shift_c` is
 what the prior itself knows of a curve (its chance level). `by` names key columns ("model", "task", or "model*task" for
 their combinations), or "curve" for a term of its own; `x_v` are covariates in units of their largest value, log(1 + v) by
 default (an amount of fine-tuning, say).
@@ -29,6 +29,10 @@ from bayesscale.finding import InputError
 from bayesscale.model import Model, Target, row_log_likelihood
 from bayesscale.parameter import Parameter, constrain, unconstrain
 from bayesscale.types import Array, Columns, CoordArray, Scalar
+
+SLOPE_SPREADS = 4.0
+"""Prior sd of a covariate's effect at its largest value, in units of `spread`: a condition may move a parameter much further
+than sibling curves differ in it."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,7 @@ def per_curve(pooled: PooledModel, u: CoordArray, columns: Columns) -> tuple[dic
         v = centre + prior_shift(parameter, facts)
         for covariate in pool.covariates:
             slope = blocks[f"{name}_slope_{covariate}"][0]
-            log_prior += dist.Normal(0.0, 2.0 * parameter.spread).log_prob(slope)
+            log_prior += dist.Normal(0.0, SLOPE_SPREADS * parameter.spread).log_prob(slope)
             v += slope * jnp.asarray(pooled.design.covariates[covariate])
         for by in pool.by:
             tau, z = blocks[f"{name}_tau_{by}"][0], blocks[f"{name}_z_{by}"]
@@ -204,7 +208,7 @@ def pooled_prior_draw(pooled: PooledModel, key: jax.Array, columns: Columns) -> 
             average = mean_facts(facts)
             values = unconstrain(parameter, parameter.prior_given(average).sample(own), average)[None]
         else:
-            values = (2.0 * parameter.spread if role == "slope" else 1.0) * jax.random.normal(own, (size,))
+            values = (SLOPE_SPREADS * parameter.spread if role == "slope" else 1.0) * jax.random.normal(own, (size,))
         pieces.append(values)
     return jnp.concatenate(pieces)
 

@@ -50,20 +50,38 @@ def forecasts(curves: bs.Curves, laws: list[str], sampler: bs.Sampler) -> None:
 
 def geometry(curves: bs.Curves, laws: list[str], sampler: bs.Sampler) -> None:
     print(f"{'law':18s} fits leapfrogs/draw(median) divergent  R-hat<=1.01  failed  multimodal  seconds")
+    rows = []
     for law in laws:
         start = time.perf_counter()
         fits = [fit for fit in bs.fit_many(curves, law, sampler=sampler) if isinstance(fit, bs.Fit)]
-        worst = np.array([max(np.nanmax(entry["r_hat"]) for entry in fit.diagnostics.values()) for fit in fits])
-        steps = np.median([np.nanmean(fit.stats["n_steps"]) for fit in fits])
-        divergent = np.mean([fit.stats["diverging"].mean() for fit in fits])
-        modes = sum(any(f.code in ("BIMODAL", "MODES") for f in fit.findings) for fit in fits)
-        failed = sum(fit.status == "fail" for fit in fits)
-        seconds = time.perf_counter() - start
-        print(
-            f"{law:18s} {len(fits):4d} {steps:22.1f} {divergent:10.4f} {np.mean(worst <= 1.01):12.3f} {failed:7d}"
-            f" {modes:11d} {seconds:8.0f}",
-            flush=True,
-        )
+        rows += [work_of(fit) for fit in fits]
+        print_work(law, rows[-len(fits) :], f"{time.perf_counter() - start:8.0f}")
+        for fit in fits:
+            if fit.status == "fail":
+                print(f"    failed: {fit.name}:", *(str(f) for f in fit.findings if f.grade == "fail"), flush=True)
+    print_work("all", rows)
+
+
+def work_of(fit: bs.Fit) -> tuple[float, float, float, bool, bool]:
+    """Leapfrogs per draw, share of divergent draws, largest R-hat, whether the gate failed, whether several modes."""
+    modes = any(finding.code in ("BIMODAL", "MODES") for finding in fit.findings)
+    steps = float(np.nanmean(fit.stats["n_steps"]))
+    return steps, float(fit.stats["diverging"].mean()), worst_r_hat(fit), fit.status == "fail", modes
+
+
+def print_work(law: str, rows: list[tuple[float, float, float, bool, bool]], seconds: str = "") -> None:
+    steps, divergent, r_hat, failed, modes = map(np.array, zip(*rows, strict=True))
+    print(
+        f"{law:18s} {len(rows):4d} {np.median(steps):22.1f} {divergent.mean():10.4f} {np.mean(r_hat <= 1.01):12.3f}"
+        f" {failed.sum():7d} {modes.sum():11d} {seconds}",
+        flush=True,
+    )
+
+
+def worst_r_hat(fit: bs.Fit) -> float:
+    """Largest R-hat of a fit; infinite where draws are missing."""
+    values = [entry["r_hat"] for entry in fit.diagnostics.values() if not np.isnan(entry["r_hat"]).all()]
+    return max((float(np.nanmax(v)) for v in values), default=np.inf)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from arviz_stats.base import array_stats
 from scipy.signal import lfilter
 
 from bayesscale.fitting import measure, worst
-from bayesscale.gate import check_drop, check_fit, drop_z
+from bayesscale.gate import check_drop, check_fit, check_replicates, drop_z
 from bayesscale.inference import diagnostics
 
 CHAINS, DRAWS = 4, 500
@@ -267,3 +267,15 @@ def test_runs_that_agree_do_not_hide_the_items_luck():
         "shots": np.array([1.0, 1.0, 2.0, 2.0]),
     }
     assert check_drop(columns, "counts") == ()
+
+
+@pytest.mark.parametrize("kind", ["counts", "nll_mean"])
+def test_a_collapse_is_more_than_a_monotone_law_replicates(kind):
+    """Replicates are noise about a rising curve: they fall as far as a rising curve's data and never as far as a collapse."""
+    rng = np.random.default_rng(3)
+    p = rng.binomial(200, RISING, size=(400, len(RISING))) / 200
+    again = -np.log(p) if kind == "nll_mean" else p
+    turned = (lambda p: -np.log(p)) if kind == "nll_mean" else np.asarray
+    assert check_replicates(unit_of(turned(RISING), kind), kind, again) == ()
+    (finding,) = check_replicates(unit_of(turned(COLLAPSING), kind), kind, again)
+    assert (finding.code, finding.grade) == ("PREDICTIVE-DROP", "warn")

@@ -17,7 +17,7 @@ from scipy.special import expit
 from bayesscale.curves import Curves
 from bayesscale.laws import LAWS
 from bayesscale.likelihood import BETA, BETA_BINOMIAL_SHOTS, LOG_NORMAL, QUASI_BINOMIAL, with_discrepancy
-from bayesscale.model import compose, log_density, numpyro_model, prior_draw, theta_of
+from bayesscale.model import compose, law_log_mean, log_density, numpyro_model, prior_draw, replicate_rows, theta_of
 from bayesscale.parameter import LogitBeta, Parameter, constrain, unconstrain
 from bayesscale.units import units_of
 
@@ -191,3 +191,18 @@ def test_logit_beta_is_finite_at_both_ends():
         jnp.array([-800.0, 0.0, 800.0])
     )
     assert all(np.isfinite(part).all() for part in slopes)
+
+
+@each_model
+def test_replicates_scatter_about_the_law(name):
+    """Those that are normal on the link scale have the law as their median, the others as their mean."""
+    model, columns = built(name)
+    theta, _ = theta_of(model, jnp.zeros(model.dimension), columns)
+    law = np.exp(np.asarray(law_log_mean(model, theta, columns["shots"], columns["task"])[0]))
+    draw = jax.jit(jax.vmap(lambda key: replicate_rows(model, theta, columns, key)))
+    again = np.asarray(draw(jax.random.split(jax.random.key(0), 4000)))
+    target = -np.log(law) if model.likelihood.kind == "nll_mean" else law
+    if model.likelihood.gaussian:
+        assert np.abs((again < target).mean(axis=0) - 0.5).max() < 0.04
+    else:
+        assert np.abs((again.mean(axis=0) - target) / (again.std(axis=0) / np.sqrt(4000))).max() < 4

@@ -109,7 +109,7 @@ def naive(pooled, u):
             values = [centre + prior[0] - middle[0] for prior in own]
             for _ in pool.covariates:
                 slope = take()
-                total += normal(slope, 0.0, 2 * parameter.spread)
+                total += normal(slope, 0.0, 4 * parameter.spread)
                 values = [v + slope * x[c] for c, v in enumerate(values)]
             for by in pool.by:
                 score, z = take(), [take() for _ in range(max(GROUPS[by]) + 1)]
@@ -176,7 +176,7 @@ def test_prior_draws_have_the_priors_moments():
     mean, sd = [], []
     for name, parameter, role, size in pooled.sites():
         own = PRIORS.get(parameter.name, (logit(CHANCE.mean()), 0.5))
-        want = {"own": own, "centre": own, "slope": (0.0, 2 * parameter.spread)}.get(role, (0.0, 1.0))
+        want = {"own": own, "centre": own, "slope": (0.0, 4 * parameter.spread)}.get(role, (0.0, 1.0))
         mean, sd = mean + [want[0]] * size, sd + [want[1]] * size
         assert role != "own" or parameter.name != "logit_floor_ratio", name
     mean, sd = np.array(mean), np.array(sd)

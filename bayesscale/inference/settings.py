@@ -42,16 +42,17 @@ class Sampler:
     steps: int = 128
     patience: int = 60
     spread: float = 1.5
-    tiers: int = 1
+    tiers: int = 2
     keep: int = 250
 
     def stronger(self) -> Sampler:
-        """Return the settings of the next tier: longer, smaller steps, deeper trees."""
+        """Return the settings of the next tier: longer, smaller steps, deeper trees, more patience."""
         return replace(
             self,
             draws=2 * self.draws,
             warmup=(*(2 * n for n in self.warmup), 400),
             target_accept=0.5 * (1.0 + self.target_accept),
             max_depth=self.max_depth + 1,
+            patience=2 * self.patience,
             lanes=min(self.lanes, 40),  # few come this far; a wide deck would mostly advance empty lanes
         )
