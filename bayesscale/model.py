@@ -14,13 +14,13 @@ from functools import cached_property, lru_cache, partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro
 
 from bayesscale.discrepancy import filter_rows, left_out_log_prob, sample_path
 from bayesscale.law import Law
+from bayesscale.layout import Layout
 from bayesscale.likelihood import Likelihood, inverse_link, link
-from bayesscale.parameter import Parameter, constrain, unconstrain
+from bayesscale.parameter import Parameter
 from bayesscale.types import Columns, CoordArray, LogMean, ObsArray, Scalar, Theta
 
 
@@ -37,33 +37,13 @@ class Model:
         return self.law.parameters + self.likelihood.all_parameters
 
     @cached_property
-    def sizes(self) -> Mapping[str, int]:
-        """Sizes of the named dimensions; a joint law has one lumped hypothesis beyond its tasks."""
-        return {"task": self.tasks, "rival": self.tasks, "hypothesis": self.tasks + 1}
+    def layout(self) -> Layout:
+        """Where the parameters lie in a flat vector; a joint law has one lumped hypothesis beyond its tasks."""
+        return Layout(self.parameters, {"task": self.tasks, "rival": self.tasks, "hypothesis": self.tasks + 1})
 
-    @cached_property
-    def slices(self) -> Mapping[str, tuple[slice, tuple[int, ...]]]:
-        """Where each parameter lies in the flat vector, and its shape."""
-        places, start = {}, 0
-        for parameter in self.parameters:
-            shape = parameter.shape(self.sizes)
-            size = int(np.prod(shape, dtype=int))
-            places[parameter.name] = (slice(start, start + size), shape)
-            start += size
-        return places
-
-    @cached_property
-    def dimension(self) -> int:
-        """Number of unconstrained coordinates."""
-        return max(place.stop for place, _ in self.slices.values())
-
-    @cached_property
-    def coordinate_names(self) -> tuple[str, ...]:
-        """One name per coordinate: ``log_n50``, ``logit_ratio[1,0]``."""
-        names: list[str] = []
-        for name, (_, shape) in self.slices.items():
-            names += [name] if not shape else [f"{name}[{','.join(map(str, i))}]" for i in np.ndindex(shape)]
-        return tuple(names)
+    def log_likelihood(self, theta: Theta, columns: Columns) -> Scalar:
+        """Log likelihood of the unit."""
+        return jnp.sum(row_log_likelihood(self, theta, columns))
 
 
 @lru_cache(maxsize=256)
@@ -74,12 +54,7 @@ def compose(law: Law, likelihood: Likelihood, tasks: int = 1) -> Model:
 
 def theta_of(model: Model, u: CoordArray, facts: Columns) -> tuple[dict[str, jax.Array], Scalar]:
     """Split a flat vector into named values and return them with the log prior density on the unconstrained axis."""
-    theta, log_prior = {}, jnp.zeros(())
-    for parameter in model.parameters:
-        place, shape = model.slices[parameter.name]
-        theta[parameter.name], density = constrain(parameter, u[place].reshape(shape), facts)
-        log_prior += density
-    return theta, log_prior
+    return model.layout.values(u, facts)
 
 
 def law_log_mean(model: Model, theta: Theta, shots: ObsArray, task: ObsArray | None = None) -> LogMean:
@@ -156,7 +131,7 @@ def replicate_rows(model: Model, theta: Theta, columns: Columns, key: jax.Array)
 def log_density(model: Model, u: CoordArray, columns: Columns) -> Scalar:
     """Unnormalised log posterior density on the unconstrained axis."""
     theta, log_prior = theta_of(model, u, columns)
-    return log_prior + jnp.sum(row_log_likelihood(model, theta, columns))
+    return log_prior + model.log_likelihood(theta, columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,22 +148,18 @@ class Target:
 def target_of(model: Model) -> Target:
     """Return the sampling target of a model."""
     name = f"{model.law.name}|{model.likelihood.name}|{model.tasks}"
-    return Target(name, model.dimension, partial(log_density, model), partial(prior_draw, model))
+    return Target(name, model.layout.dimension, partial(log_density, model), partial(prior_draw, model))
 
 
 def numpyro_model(model: Model, columns: Columns) -> None:
     """State the posterior as a numpyro program."""
     theta = {}
     for parameter in model.parameters:
-        prior = parameter.prior_given(columns).expand(parameter.shape(model.sizes))
+        prior = parameter.prior_given(columns).expand(parameter.shape(model.layout.sizes))
         theta[parameter.name] = numpyro.sample(parameter.name, prior.to_event(len(prior.batch_shape)))
     numpyro.factor("log_likelihood", jnp.sum(row_log_likelihood(model, theta, columns)))
 
 
 def prior_draw(model: Model, key: jax.Array, facts: Columns) -> CoordArray:
     """Draw a flat vector from the prior, on the unconstrained axis."""
-    pieces = []
-    for i, parameter in enumerate(model.parameters):
-        value = parameter.prior_given(facts).sample(jax.random.fold_in(key, i), parameter.shape(model.sizes))
-        pieces.append(jnp.ravel(unconstrain(parameter, value, facts)))
-    return jnp.concatenate(pieces)
+    return model.layout.prior_draw(key, facts)

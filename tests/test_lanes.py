@@ -267,7 +267,7 @@ def test_agrees_with_stock_nuts(name):
     )
     mcmc.run(jax.random.key(9), model, {key: jnp.asarray(column[0]) for key, column in columns.items()})
     theirs = mcmc.get_samples(group_by_chain=True)
-    for i, coordinate in enumerate(model.coordinate_names):
+    for i, coordinate in enumerate(model.layout.coordinate_names):
         a, b = ours.u[0, ..., i], np.asarray(theirs[coordinate])
         error = np.sqrt(a.var() / diagnostics.ess_bulk(a) + b.var() / diagnostics.ess_bulk(b))
         assert abs(a.mean() - b.mean()) < 4 * error, coordinate

@@ -91,22 +91,26 @@ def test_flat_density_is_numpyros_potential():
 @each_model
 def test_names_and_places_of_coordinates(name):
     model, columns = built(name)
-    assert len(model.coordinate_names) == len(set(model.coordinate_names)) == model.dimension
-    theta, _ = theta_of(model, jnp.arange(float(model.dimension)), columns)
+    assert len(model.layout.coordinate_names) == len(set(model.layout.coordinate_names)) == model.layout.dimension
+    theta, _ = theta_of(model, jnp.arange(float(model.layout.dimension)), columns)
     for parameter in model.parameters:
-        place, shape = model.slices[parameter.name]
-        assert theta[parameter.name].shape == shape == parameter.shape(model.sizes)
+        place, shape = model.layout.slices[parameter.name]
+        assert theta[parameter.name].shape == shape == parameter.shape(model.layout.sizes)
         if shape:
             want = [f"{parameter.name}[{','.join(map(str, index))}]" for index in np.ndindex(shape)]
-            assert list(model.coordinate_names[place]) == want
-            np.testing.assert_array_equal(jnp.ravel(theta[parameter.name]), jnp.arange(float(model.dimension))[place])
+            assert list(model.layout.coordinate_names[place]) == want
+            np.testing.assert_array_equal(
+                jnp.ravel(theta[parameter.name]), jnp.arange(float(model.layout.dimension))[place]
+            )
         else:
-            assert model.coordinate_names[place] == (parameter.name,)
+            assert model.layout.coordinate_names[place] == (parameter.name,)
 
 
 def test_coordinates_of_a_matrix_are_named_by_row_and_column():
     model = compose(LAWS["original_linear"], LOG_NORMAL, 2)
-    assert model.coordinate_names[-5:] == tuple(f"logit_ratio[{i},{j}]" for i in (0, 1) for j in (0, 1)) + ("log_tau",)
+    assert model.layout.coordinate_names[-5:] == tuple(f"logit_ratio[{i},{j}]" for i in (0, 1) for j in (0, 1)) + (
+        "log_tau",
+    )
     assert compose(LAWS["original_linear"], LOG_NORMAL, 2) is model
 
 
@@ -197,7 +201,7 @@ def test_logit_beta_is_finite_at_both_ends():
 def test_replicates_scatter_about_the_law(name):
     """Those that are normal on the link scale have the law as their median, the others as their mean."""
     model, columns = built(name)
-    theta, _ = theta_of(model, jnp.zeros(model.dimension), columns)
+    theta, _ = theta_of(model, jnp.zeros(model.layout.dimension), columns)
     law = np.exp(np.asarray(law_log_mean(model, theta, columns["shots"], columns["task"])[0]))
     draw = jax.jit(jax.vmap(lambda key: replicate_rows(model, theta, columns, key)))
     again = np.asarray(draw(jax.random.split(jax.random.key(0), 4000)))

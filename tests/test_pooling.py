@@ -136,7 +136,7 @@ def test_values_and_prior_are_those_of_the_naive_construction(name):
 
 def test_without_sharing_it_is_the_sum_of_the_curves_own_densities():
     pooled, columns = pooled_of({})
-    u = np.random.default_rng(2).normal(size=(pooled.model.dimension, pooled.curves))
+    u = np.random.default_rng(2).normal(size=(pooled.model.layout.dimension, pooled.curves))
     alone = jax.vmap(bind(log_density, pooled.model))(jnp.asarray(u.T), columns)
     together = pooled_log_density(pooled, jnp.asarray(u.ravel()), columns)
     assert float(together) == pytest.approx(float(alone.sum()), rel=1e-10)
