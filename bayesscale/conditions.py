@@ -122,9 +122,9 @@ def which_moved(
         raise InputError(
             "CONDITION-FIT", "no choice was sampled within its budget", fix="pass a sampler with more patience"
         )
-    trusted = table["status"] != "fail"
-    ranked = table[trusted] if np.isfinite(table.loc[trusted, "log_score"]).any() else table
-    best = str(table.loc[ranked["log_score"].idxmax(), "moved"])
+    score, passed = table["log_score"].to_numpy(float), (table["status"] != "fail").to_numpy()
+    eligible = np.isfinite(score) & passed if (np.isfinite(score) & passed).any() else np.isfinite(score)
+    best = str(table["moved"].iloc[int(np.argmax(np.where(eligible, score, -np.inf)))])
     table["difference"] = [float((scores[c] - scores[best]).mean()) for c in table["moved"]]
     table["se"] = [clustered_se(scores[c] - scores[best], ()) for c in table["moved"]]
     shifts = shift_table(fits["all"], condition)

@@ -35,7 +35,7 @@ from bayesscale.inference.settings import Progress, Sampler, silent
 from bayesscale.law import Law
 from bayesscale.laws import DEFAULT_LAW
 from bayesscale.likelihood import Likelihood
-from bayesscale.model import compose, derived_quantities
+from bayesscale.model import Model, compose, derived_quantities
 from bayesscale.pooling import (
     Pool,
     PooledModel,
@@ -179,7 +179,9 @@ def sample_pooled(
     return [work_up(pooled, units, posterior, v, sampler, seed) for v, units in enumerate(versions)]
 
 
-def work_up(pooled: PooledModel, units: Units, posterior: Posterior, v: int, sampler: Sampler, seed: int) -> Pooled:
+def work_up(
+    pooled: PooledModel[Model], units: Units, posterior: Posterior, v: int, sampler: Sampler, seed: int
+) -> Pooled:
     """Turn one version's raw draws into a `Pooled`."""
     model = pooled.model
     columns = {name: np.asarray(c, int if name == "task" else float) for name, c in units.columns.items()}

@@ -5,17 +5,17 @@ around a centre, by groups). On the unconstrained axis, and non-centred,
 
     u_c = centre + shift_c + sum_by tau_by * z_by[group_by(c)] + sum_v slope_v * x_v(c),
 
-with z ~ Normal(0, 1), tau ~ HalfNormal(spread), slope ~ Normal(0, 4 spread), centre ~ the parameter's own prior. `shift_c` is
-what the prior itself knows of a curve (its chance level). `by` names key columns ("model", "task", or "model*task" for
-their combinations), or "curve" for a term of its own; `x_v` are covariates in units of their largest value, log(1 + v) by
-default (an amount of fine-tuning, say).
+with z ~ Normal(0, 1) or Student-t(4), tau ~ HalfNormal(spread), slope ~ Normal(0, 4 spread), centre ~ the parameter's own
+prior. `shift_c` is what the prior itself knows of a curve (its chance level). `by` names key columns ("model", "task", or
+"model*task" for their combinations), or "curve" for a term of its own; `x_v` are covariates in units of their largest value,
+log(1 + v) by default (an amount of fine-tuning, say).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 
 from bayesscale.curves import Curves
 from bayesscale.finding import InputError
-from bayesscale.model import Model, Target, row_log_likelihood
+from bayesscale.model import Target
 from bayesscale.parameter import Parameter, constrain, unconstrain
-from bayesscale.types import Array, Columns, CoordArray, Scalar
+from bayesscale.types import Array, Columns, CoordArray, Scalar, Theta
 
 SLOPE_SPREADS = 4.0
 """Prior sd of a covariate's effect at its largest value, in units of `spread`: a condition may move a parameter much further
@@ -42,6 +42,12 @@ class Pool:
     kind: Literal["complete", "none", "partial"]
     by: tuple[str, ...] = ()
     covariates: tuple[str, ...] = ()
+    heavy: bool = False
+
+    @property
+    def scatter(self) -> dist.Distribution:
+        """Distribution of a group's standardised deviation z."""
+        return dist.StudentT(4.0) if self.heavy else dist.Normal()
 
 
 def complete(*, covariates: Sequence[str] = ()) -> Pool:
@@ -54,9 +60,12 @@ def none() -> Pool:
     return Pool("none")
 
 
-def partial(by: Sequence[str] = ("curve",), *, covariates: Sequence[str] = ()) -> Pool:
-    """Values scatter around a centre, with one term per named key column ("curve": a term of its own)."""
-    return Pool("partial", tuple(by), tuple(covariates))
+def partial(by: Sequence[str] = ("curve",), *, covariates: Sequence[str] = (), heavy: bool = False) -> Pool:
+    """Values scatter around a centre, with one term per named key column ("curve": a term of its own).
+
+    `heavy` scatters with Student-t(4) tails, so that one atypical group can stand apart without widening all others.
+    """
+    return Pool("partial", tuple(by), tuple(covariates), heavy)
 
 
 @dataclass(frozen=True)
@@ -99,11 +108,20 @@ def design_of(curves: Curves, pooling: Mapping[str, Pool]) -> Design:
     return Design(groups, sizes, covariates)
 
 
-@dataclass(frozen=True, eq=False)
-class PooledModel:
-    """A model of several curves at once: each curve under `model`, parameters shared as `pooling` says."""
+class Poolable(Protocol):
+    """What can be pooled: parameters, and the log likelihood of one unit given its own values."""
 
-    model: Model
+    @property
+    def parameters(self) -> tuple[Parameter, ...]: ...
+
+    def log_likelihood(self, theta: Theta, columns: Columns, /) -> Scalar: ...
+
+
+@dataclass(frozen=True, eq=False)
+class PooledModel[M: Poolable]:
+    """A model of several units at once: each under `model`, parameters shared as `pooling` says."""
+
+    model: M
     pooling: Mapping[str, Pool]
     design: Design
     curves: int
@@ -170,7 +188,7 @@ def per_curve(pooled: PooledModel, u: CoordArray, columns: Columns) -> tuple[dic
             v += slope * jnp.asarray(pooled.design.covariates[covariate])
         for by in pool.by:
             tau, z = blocks[f"{name}_tau_{by}"][0], blocks[f"{name}_z_{by}"]
-            log_prior += dist.Normal().log_prob(tau) + jnp.sum(dist.Normal().log_prob(z))
+            log_prior += dist.Normal().log_prob(tau) + jnp.sum(pool.scatter.log_prob(z))
             v += half_normal(tau, parameter.spread) * z[jnp.asarray(pooled.design.groups[by])]
         theta[name] = jax.vmap(lambda w, f, p=parameter: constrain(p, w, f)[0])(
             jnp.broadcast_to(v, (pooled.curves,)), facts
@@ -191,8 +209,7 @@ def prior_shift(parameter: Parameter, facts: Columns) -> jax.Array:
 def pooled_log_density(pooled: PooledModel, u: CoordArray, columns: Columns) -> Scalar:
     """Unnormalised log posterior density; columns are (curve, row) and facts (curve,)."""
     theta, log_prior = per_curve(pooled, u, columns)
-    rows = jax.vmap(lambda t, c: row_log_likelihood(pooled.model, t, c))(theta, dict(columns))
-    return log_prior + jnp.sum(rows)
+    return log_prior + jnp.sum(jax.vmap(pooled.model.log_likelihood)(theta, dict(columns)))
 
 
 def pooled_prior_draw(pooled: PooledModel, key: jax.Array, columns: Columns) -> CoordArray:
@@ -207,6 +224,8 @@ def pooled_prior_draw(pooled: PooledModel, key: jax.Array, columns: Columns) -> 
         elif role == "centre":
             average = mean_facts(facts)
             values = unconstrain(parameter, parameter.prior_given(average).sample(own), average)[None]
+        elif role == "z":
+            values = pooled.pooling[parameter.name].scatter.sample(own, (size,))
         else:
             values = (SLOPE_SPREADS * parameter.spread if role == "slope" else 1.0) * jax.random.normal(own, (size,))
         pieces.append(values)
