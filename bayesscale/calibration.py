@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from bayesscale.draws import contraction, flatten
 from bayesscale.fitting import Skipped, fit_units
 from bayesscale.gate import CONTRACTION_IDENTIFIED
 from bayesscale.inference.settings import Progress, Sampler, silent
@@ -19,7 +20,6 @@ from bayesscale.law import Law
 from bayesscale.likelihood import QUASI_BINOMIAL, Likelihood, link, quasi_variance
 from bayesscale.model import compose, derived_quantities, law_log_mean, prior_draw, sigma_of, theta_of
 from bayesscale.precision import enable_float64
-from bayesscale.result import contraction, flatten
 from bayesscale.units import Units, first_value
 
 if TYPE_CHECKING:

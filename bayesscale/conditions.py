@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from bayesscale.comparison import clustered_se
 from bayesscale.curves import Curves
+from bayesscale.draws import flatten
 from bayesscale.finding import InputError
 from bayesscale.fitting import law_named, likelihood_for
 from bayesscale.holdout import forecasts_of, training_mask
@@ -31,7 +32,6 @@ from bayesscale.likelihood import Likelihood
 from bayesscale.pooled import Pooled, sample_pooled
 from bayesscale.pooling import Pool, complete, partial
 from bayesscale.precision import enable_float64, require_float64
-from bayesscale.result import flatten
 from bayesscale.units import units_of
 
 if TYPE_CHECKING:

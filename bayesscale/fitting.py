@@ -6,21 +6,20 @@ shape, and the data are its arguments.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
 from bayesscale.curves import Curves
+from bayesscale.draws import PRIOR_DRAWS, learned, measure, provenance, stats_of, worst
 from bayesscale.finding import Finding, InputError
 from bayesscale.gate import check_drop, check_fit, check_model, check_replicates
-from bayesscale.inference import diagnostics
 from bayesscale.inference.many import Posterior, sample_many, unit_key
 from bayesscale.inference.settings import Progress, Sampler, silent
 from bayesscale.law import Law
@@ -36,10 +35,10 @@ from bayesscale.model import (
     theta_of,
 )
 from bayesscale.precision import enable_float64, require_float64
-from bayesscale.result import Fit, contraction, flatten, likelihood_of
+from bayesscale.result import Fit, likelihood_of
+from bayesscale.types import Columns, ObsArray, Theta
 from bayesscale.units import Units, units_of
 
-PRIOR_DRAWS = 1000
 REPLICATES = 400
 JOINT_LANES = 40
 BLOCK = 64
@@ -218,18 +217,10 @@ def work_up(
     theta = {p.name: kept[p.name] for p in model.parameters}
     rows = np.asarray(to_rows(theta, columns))
     again = replicates(model, theta, columns, units.digests, seed)
-    stats = {
-        "diverging": posterior.diverging > 0,
-        "energy": posterior.energy,
-        "n_steps": posterior.leapfrogs,
-        "acceptance_rate": posterior.accept,
-        "reached_max_treedepth": posterior.saturated > 0,
-        "lp": posterior.log_density,
-    }
     fits: list[Fit | Skipped] = []
     for i in range(len(units)):
         unit = units.take([i])
-        own_stats = {name: s[i] for name, s in stats.items()}
+        own_stats = stats_of(posterior, i)
         own_prior = {name: p[i] for name, p in prior.items()}
         own_measured = {name: {key: m[i] for key, m in entry.items()} for name, entry in measured.items()}
         finite = bool(
@@ -239,7 +230,7 @@ def work_up(
         findings = prior_findings + check_fit(
             own_stats,
             {name: {key: worst(key, m) for key, m in entry.items()} for name, entry in own_measured.items()},
-            learned({name: v[i] for name, v in kept.items()}, own_prior, model) if finite else {},
+            learned({name: v[i] for name, v in kept.items()}, own_prior, read_by(model.law)) if finite else {},
             finished=bool(posterior.finished[i]),
             modes=int(posterior.distinct_modes[i]),
             finite=finite,
@@ -269,70 +260,22 @@ def replicates(
 ) -> NDArray:
     """Draw (unit, draw, row) replicated observations, keyed by each unit's own data."""
 
-    def one(values: dict[str, jax.Array], facts: dict[str, jax.Array], key: jax.Array) -> jax.Array:
+    def one(values: Theta, facts: Columns, key: jax.Array) -> ObsArray:
         return jax.vmap(lambda t, k: replicate_rows(model, t, facts, k))(values, jax.random.split(key, count))
 
     joined = {name: v.reshape(v.shape[0], -1, *v.shape[3:]) for name, v in theta.items()}
     available = next(iter(joined.values())).shape[1]
     chosen = np.linspace(0, available - 1, min(REPLICATES, available)).astype(int)
     count = len(chosen)
-    keys = jax.random.wrap_key_data(np.stack([unit_key(digest, seed + 2) for digest in digests]))
-    return np.asarray(jax.vmap(one)({name: v[:, chosen] for name, v in joined.items()}, dict(columns), keys))
-
-
-def measure(values: NDArray) -> dict[str, NDArray]:
-    """Convergence diagnostics of (unit, chain, draw, ...) values, each (unit, ...)."""
-    draws = np.moveaxis(values, (1, 2), (-2, -1))
-    constant = np.ptp(draws, axis=(-2, -1)) == 0
-    found = {
-        "r_hat": diagnostics.rhat(draws),
-        "ess_bulk": diagnostics.ess_bulk(draws),
-        "ess_tail": diagnostics.ess_tail(draws),
-    }
-    return {name: np.where(constant, np.nan, value) for name, value in found.items()}
-
-
-def worst(key: str, values: NDArray) -> float:
-    """The worst of a diagnostic over a value's elements; NaN where all are constant."""
-    if np.isnan(values).all():
-        return float("nan")
-    return float(np.nanmax(values) if key == "r_hat" else np.nanmin(values))
+    keys = jax.random.wrap_key_data(jnp.stack([unit_key(digest, seed + 2) for digest in digests]))
+    values = {name: jnp.asarray(v[:, chosen]) for name, v in joined.items()}
+    return np.asarray(jax.vmap(one)(values, dict(columns), keys))
 
 
 PAPER = ("rho", "K", "gamma", "beta")
 """Quantities a Bayesian law is read by; a finding says when the data do not determine one."""
 
 
-def learned(values: Mapping[str, NDArray], prior: Mapping[str, NDArray], model: Model) -> dict[str, float]:
-    """Prior-to-posterior contraction of what the law is read by, per scalar."""
-    names = PAPER if model.law.family == "bayesian" else tuple(model.law.derived_meaning)
-    out = {}
-    for name in (n for n in names if n in values):
-        for index in np.ndindex(values[name].shape[2:]):
-            label = name if not index else f"{name}[{','.join(map(str, index))}]"
-            out[label] = contraction(flatten(values[name])[(slice(None), *index)], prior[name][(slice(None), *index)])
-    return out
-
-
-@lru_cache(maxsize=1)
-def versions() -> dict[str, str]:
-    """Versions of what computed the result."""
-    found = {"python": platform.python_version()}
-    for package in ("bayesscale", "jax", "jaxlib", "numpyro", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def provenance(sampler: Sampler, seed: int) -> dict[str, Any]:
-    """How a fit was made."""
-    device = jax.devices()[0]
-    return {
-        "versions": versions(),
-        "seed": seed,
-        "sampler": {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(sampler).items()},
-        "device": f"{device.platform}:{device.device_kind}",
-        "float64": bool(jax.config.jax_enable_x64),
-    }
+def read_by(law: Law) -> tuple[str, ...]:
+    """Names of the values a law is read by."""
+    return PAPER if law.family == "bayesian" else tuple(law.derived_meaning)

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesscale.draws import flatten
 from bayesscale.fitting import Skipped, fit_units
 from bayesscale.holdout import joined
 from bayesscale.inference.settings import Progress, Sampler, silent
 from bayesscale.prediction import predict_rows
-from bayesscale.result import Fit, flatten
+from bayesscale.result import Fit
 from bayesscale.scoring import log_mean_exp
 
 

@@ -17,18 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesscale.curves import Curves
+from bayesscale.draws import PRIOR_DRAWS, QUANTILES, learned, measure, provenance, stats_of, status_of, worst
 from bayesscale.finding import Finding, InputError
-from bayesscale.fitting import (
-    PRIOR_DRAWS,
-    law_named,
-    learned,
-    likelihood_for,
-    measure,
-    provenance,
-    unfit_reason,
-    value_maps,
-    worst,
-)
+from bayesscale.fitting import law_named, likelihood_for, read_by, unfit_reason, value_maps
 from bayesscale.gate import check_drop, check_fit
 from bayesscale.inference.many import Posterior, sample_many
 from bayesscale.inference.settings import Progress, Sampler, silent
@@ -48,7 +39,7 @@ from bayesscale.pooling import (
     pooled_target,
 )
 from bayesscale.precision import enable_float64, require_float64
-from bayesscale.result import QUANTILES, Fit
+from bayesscale.result import Fit
 from bayesscale.units import Units, units_of
 
 if TYPE_CHECKING:
@@ -83,8 +74,7 @@ class Pooled:
 
     @property
     def status(self) -> str:
-        grades = {finding.grade for finding in self.findings}
-        return "fail" if "fail" in grades else "warn" if "warn" in grades else "ok"
+        return status_of(self.findings)
 
     def summary(self) -> pd.DataFrame:
         """One row per shared quantity: mean, sd, equal-tailed quantiles, R-hat and effective sample sizes."""
@@ -203,14 +193,7 @@ def work_up(
     measured = {name: {key: m[0] for key, m in measure(x[None]).items()} for name, x in shared.items()}
     by_curve = {name: measure(x) for name, x in all_values.items()}
     rows = np.asarray(value_maps(model)[2]({p.name: kept[p.name] for p in model.parameters}, columns))
-    stats = {
-        "diverging": posterior.diverging[v] > 0,
-        "energy": posterior.energy[v],
-        "n_steps": posterior.leapfrogs[v],
-        "acceptance_rate": posterior.accept[v],
-        "reached_max_treedepth": posterior.saturated[v] > 0,
-        "lp": posterior.log_density[v],
-    }
+    stats = stats_of(posterior, v)
     finite = bool(
         np.isfinite(u).all()
         and np.isfinite(
@@ -226,7 +209,7 @@ def work_up(
         own_kept, own_prior = {n: x[i] for n, x in kept.items()}, {n: x[i] for n, x in prior.items()}
         about = checks(
             {name: {key: worst(key, m) for key, m in entry.items()} for name, entry in own.items()},
-            learned(own_kept, own_prior, model) if finite else {},
+            learned(own_kept, own_prior, read_by(model.law)) if finite else {},
         )
         fits.append(
             Fit(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesscale.draws import flatten, status_of, summary_table
 from bayesscale.finding import Finding, InputError
 from bayesscale.law import Law
 from bayesscale.laws import LAWS
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 FORMAT = 1
 
 
@@ -71,8 +71,7 @@ class Fit:
     @property
     def status(self) -> str:
         """ "ok", "warn" or "fail": the worst finding about the fit."""
-        grades = {finding.grade for finding in self.findings}
-        return "fail" if "fail" in grades else "warn" if "warn" in grades else "ok"
+        return status_of(self.findings)
 
     @property
     def largest_shots(self) -> float:
@@ -97,24 +96,8 @@ class Fit:
         The 5% and 95% quantiles bound the 90% equal-tailed interval, the 25% and 75% quantiles the 50% one. Contraction is
         1 - var of the posterior in units of the prior's normal scores: 0 learned nothing, 1 learned everything.
         """
-        import pandas as pd
-
-        rows = []
-        for name, values in self.draws.items():
-            for index in np.ndindex(values.shape[2:]):
-                scalar = values[(slice(None), slice(None), *index)].ravel()
-                label = name if not index else f"{name}[{','.join(map(str, index))}]"
-                row: dict[str, Any] = {"curve": self.name, "law": self.law.name, "parameter": label}
-                row |= {"mean": scalar.mean(), "sd": scalar.std(ddof=1)}
-                row |= {
-                    f"q{round(100 * q):02d}": value
-                    for q, value in zip(QUANTILES, np.quantile(scalar, QUANTILES), strict=True)
-                }
-                row |= {key: float(values[index]) for key, values in self.diagnostics[name].items()}
-                row["contraction"] = contraction(scalar, self.prior[name][(slice(None), *index)])
-                row["findings"] = " ".join(sorted(f.code for f in self.findings if f.where == label))
-                rows.append(row)
-        return pd.DataFrame(rows)
+        head = {"curve": self.name, "law": self.law.name}
+        return summary_table(self.draws, self.prior, self.diagnostics, self.findings, **head)
 
     @cached_property
     def tree(self) -> xr.DataTree:
@@ -171,25 +154,8 @@ class Fit:
         return path
 
 
-def flatten(values: NDArray) -> NDArray:
-    """Join the chain and draw axes."""
-    return values.reshape(-1, *values.shape[2:])
-
-
 def none_if_nan(value: Any) -> float | None:
     return None if np.isnan(value) else float(value)
-
-
-def contraction(posterior: NDArray, prior: NDArray) -> float:
-    """1 - variance of the posterior draws' normal scores under the prior; the same for every monotone scale."""
-    from scipy.special import ndtri
-
-    prior = np.sort(prior[np.isfinite(prior)])
-    if not len(prior) or np.ptp(prior) == 0 or not np.isfinite(posterior).all():
-        return float("nan")
-    # Midpoints of ties, then linear between prior draws, so that resolution does not end at the prior's sample size.
-    level = np.interp(posterior, prior, (np.arange(len(prior)) + 0.5) / len(prior))
-    return float(1.0 - np.var(ndtri(level)))
 
 
 def load(path: str | Path, *, law: Law | None = None) -> Fit:

@@ -7,7 +7,7 @@ import pytest
 from arviz_stats.base import array_stats
 from scipy.signal import lfilter
 
-from bayesscale.fitting import measure, worst
+from bayesscale.draws import measure, worst
 from bayesscale.gate import check_drop, check_fit, check_replicates, drop_z
 from bayesscale.inference import diagnostics
 

@@ -9,11 +9,12 @@ import xarray as xr
 from scipy.special import expit
 
 from bayesscale.curves import Curves
+from bayesscale.draws import QUANTILES, contraction
 from bayesscale.finding import Finding, InputError
 from bayesscale.fitting import fit
 from bayesscale.inference.settings import Sampler
 from bayesscale.likelihood import LIKELIHOODS, QUASI_BINOMIAL, with_discrepancy
-from bayesscale.result import QUANTILES, contraction, likelihood_of, load, with_findings
+from bayesscale.result import likelihood_of, load, with_findings
 
 TINY = Sampler(chains=2, draws=80, warmup=(30, 30), tiers=0, keep=80, lanes=24, starts=4)
 SHOTS = np.array([0.0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000])

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 from scipy.stats import gaussian_kde
 
+from bayesscale.draws import contraction, flatten
 from bayesscale.finding import InputError
 from bayesscale.fitting import PAPER
 from bayesscale.gate import CONTRACTION_IDENTIFIED
@@ -35,7 +36,7 @@ from bayesscale.plots.style import (
     verbatim,
     write_legend,
 )
-from bayesscale.result import Fit, contraction, flatten
+from bayesscale.result import Fit
 
 SYMBOL = {"rho": "ρ", "gamma": "γ", "beta": "β", "lambda": "λ", "n50": "n₅₀", "p0": "p₀", "alpha": "α"}
 LOGIT_TICKS = (1e-8, 1e-6, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 1 - 1e-6)

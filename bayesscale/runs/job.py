@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayesscale.curves import Curves
+from bayesscale.draws import provenance
 from bayesscale.finding import InputError
-from bayesscale.fitting import likelihood_for, provenance
+from bayesscale.fitting import likelihood_for
 from bayesscale.holdout import Evaluation, evaluate
 from bayesscale.inference.settings import Sampler
 from bayesscale.law import Law

@@ -14,12 +14,13 @@ import pandas as pd
 
 from bayesscale.comparison import score_table
 from bayesscale.curves import Curves
+from bayesscale.draws import QUANTILES, flatten
 from bayesscale.finding import Finding
 from bayesscale.fitting import Skipped
 from bayesscale.holdout import Evaluation, Forecast
 from bayesscale.law import Law
 from bayesscale.leave_one_out import Loo, good_k
-from bayesscale.result import QUANTILES, Fit, flatten
+from bayesscale.result import Fit
 from bayesscale.scoring import crps, pit
 from bayesscale.units import joint_members, unit_name
 
