@@ -1,4 +1,4 @@
-"""Doubts: what is odd about curves that could be read. Each is a warning; no curve is changed or dropped."""
+"""Doubts: what is odd about curves or attempts that could be read. Each is a warning; nothing is changed or dropped."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesscale.attempts import Attempts
 from bayesscale.curves import Curves
 from bayesscale.finding import Finding
 
@@ -38,6 +39,27 @@ def curve_doubts(curves: Curves) -> Iterator[Finding]:
             yield _warn("CURVE-UNIT-JUMP", what, "are two units mixed?", name)
 
 
+def attempts_doubts(attempts: Attempts) -> Iterator[Finding]:
+    """Models with one problem, one sample per problem, all or no samples correct, or n that looks stopped early."""
+    for i in range(len(attempts)):
+        name, (n, correct, problems) = attempts.model_name(i), attempts.patterns(i)
+        if problems.sum() == 1:
+            advice = "how problems differ cannot be learned from one; the prior decides"
+            yield _warn("MODEL-ONE-PROBLEM", "only one problem", advice, name)
+        if n.max() == 1:
+            yield _warn("MODEL-ONE-SAMPLE", "one sample per problem", "only the mean success rate can be learned", name)
+        if correct.sum() == 0:
+            advice = "the rates are near 0, but neither their mean nor their tail can be learned; the prior decides"
+            yield _warn("MODEL-ALL-ZERO", "no sample is correct", advice, name)
+        elif (correct == n).all():
+            advice = "how rates spread below 1, and so pass@k, cannot be learned; the prior decides"
+            yield _warn("MODEL-ALL-ONE", "every sample is correct", advice, name)
+        if attempts.stopping == "fixed" and _looks_stopped(n, correct, problems):
+            what = "every unsolved problem has the largest n, and most solved ones have fewer samples"
+            advice = "if sampling stopped at a success, say so with --stopping: pass@k is biased otherwise"
+            yield _warn("MODEL-LOOKS-STOPPED", what, advice, name)
+
+
 def twin_names(key_names: Sequence[str], labels: Iterable[tuple[str, ...]]) -> Iterator[Finding]:
     """Labels of one key column that differ only in case, outer spaces or Unicode normal form."""
     distinct = set(labels)
@@ -65,6 +87,13 @@ def grouped(findings: Sequence[Finding], shown: int = SHOWN_PER_CODE) -> list[Fi
 
 def _warn(code: str, what: str, advice: str, where: str) -> Finding:
     return Finding(code, "warn", what, advice, where=where)
+
+
+def _looks_stopped(n: NDArray[np.int64], correct: NDArray[np.int64], problems: NDArray[np.int64]) -> bool:
+    unsolved, shorter = correct == 0, n < n.max()
+    if problems[unsolved].sum() < 2 or (unsolved & shorter).any():
+        return False
+    return bool(2 * problems[~unsolved & shorter].sum() > problems[~unsolved].sum() > 1)
 
 
 def _unchanging(curves: Curves, value: float, name: str) -> Finding:

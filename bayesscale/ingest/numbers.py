@@ -14,6 +14,8 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 NOT_FINITE = {"nan": "NaN", "inf": "infinite", "infinity": "infinite"}
 MAX_INTEGER = 2**53
+SUFFIXES = {"K": 3, "M": 6, "B": 9, "T": 12}
+"""Powers of ten that sizes are logged with: 1.4B parameters are 1.4e9."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,15 @@ def parse_number(text: str) -> Number:
     if INTEGER.fullmatch(text) and abs(int(text)) > MAX_INTEGER:
         return Number(math.nan, "an integer above 2^53 would lose digits", "use a larger unit, or write it as 1e16")
     return Number(value)
+
+
+def parse_size(text: str) -> Number:
+    """The number that `text` spells, where K, M, B or T after it stand for 10^3, 10^6, 10^9 and 10^12."""
+    text = text.strip()
+    power = SUFFIXES.get(text[-1:].upper())
+    if power is None or not NUMBER.fullmatch(text[:-1].rstrip()) or "e" in text.lower():
+        return parse_number(text)
+    return parse_number(f"{text[:-1].rstrip()}e{power}")
 
 
 def is_number(text: str) -> bool:

@@ -8,7 +8,7 @@ input.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bayesscale.curves import Curves
 from bayesscale.finding import Finding, InputError
 from bayesscale.ingest.doubts import curve_doubts, grouped, twin_names
-from bayesscale.ingest.numbers import is_number, parse_number
+from bayesscale.ingest.numbers import Number, is_number, parse_number
 from bayesscale.ingest.records import Fault, Records
 from bayesscale.ingest.roles import Roles
 
@@ -30,14 +30,14 @@ def curves_from_records(
     records: Records, roles: Roles, *, strict: bool = False, max_bad_fraction: float = 0.05
 ) -> Curves:
     """The curves that `records` hold, with findings for every row set aside and every doubtful curve."""
-    checks = _Checks(records)
+    checks = Checks(records)
     numbers = _read_numbers(checks, roles)
     _check_texts(checks, roles)
     quarantine = [checks.faults[row].at(records.place(row)) for row in sorted(checks.faults)]
-    _refuse_if_bad(quarantine, len(records), strict, max_bad_fraction)
+    refuse_if_bad(quarantine, len(records), strict, max_bad_fraction)
     kept = np.array([row for row in range(len(records)) if row not in checks.faults], dtype=np.int64)
     labels = _labels(records, roles)
-    keys = tuple(sorted({labels[row] for row in kept}, key=_natural_key))
+    keys = tuple(sorted({labels[row] for row in kept}, key=natural_key))
     index = {key: i for i, key in enumerate(keys)}
     curve = np.array([index[labels[row]] for row in kept], dtype=np.int64)
     run = _run_index(curve, [records.cells[roles.run][row] for row in kept] if roles.run else None)
@@ -60,7 +60,7 @@ def curves_from_records(
     return replace(curves, findings=tuple(grouped(findings)))
 
 
-class _Checks:
+class Checks:
     """The first fault of each row, gathered while the columns are read."""
 
     def __init__(self, records: Records) -> None:
@@ -71,10 +71,10 @@ class _Checks:
         for row in np.flatnonzero(bad).tolist():
             self.faults.setdefault(row, Fault(code, what, fix, column, self.records.cells[column][row]))
 
-    def numbers(self, column: str, *, optional: bool = False) -> Floats:
+    def numbers(self, column: str, *, optional: bool = False, parse: Callable[[str], Number] = parse_number) -> Floats:
         """The column as numbers; where `optional`, a missing cell or a NaN is an unknown value and no fault."""
         cells = self.records.cells[column]
-        parsed = {text: parse_number(text) for text in set(cells)}
+        parsed = {text: parse(text) for text in set(cells)}
         unknown = ("missing", "NaN") if optional else ()
         for what in {number.what for number in parsed.values()} - {"", *unknown}:
             for row, text in enumerate(cells):
@@ -84,7 +84,7 @@ class _Checks:
         return np.array([parsed[text].value for text in cells], dtype=np.float64)
 
 
-def _read_numbers(checks: _Checks, roles: Roles) -> dict[str, Floats]:
+def _read_numbers(checks: Checks, roles: Roles) -> dict[str, Floats]:
     """Every numeric column by its part: shots, the observation, chance, covariates (as ``"covariate:name"``)."""
     rows = len(checks.records)
     values = {"shots": _shots(checks, roles), **_observation(checks, roles)}
@@ -95,7 +95,7 @@ def _read_numbers(checks: _Checks, roles: Roles) -> dict[str, Floats]:
     return values | {f"covariate:{name}": checks.numbers(name) for name in roles.covariates}
 
 
-def _shots(checks: _Checks, roles: Roles) -> Floats:
+def _shots(checks: Checks, roles: Roles) -> Floats:
     raw = checks.numbers(roles.x)
     checks.flag(np.isfinite(raw) & (raw != np.round(raw)), "ROW-SHOTS", roles.x, "not a whole number", "count shots")
     shots = raw + roles.shot_offset
@@ -105,7 +105,7 @@ def _shots(checks: _Checks, roles: Roles) -> Floats:
     return shots
 
 
-def _observation(checks: _Checks, roles: Roles) -> dict[str, Floats]:
+def _observation(checks: Checks, roles: Roles) -> dict[str, Floats]:
     if roles.kind == "counts":
         return _counts(checks, roles.observed["successes"], roles.observed["trials"])
     column = roles.observed["value"]
@@ -126,7 +126,7 @@ def _observation(checks: _Checks, roles: Roles) -> dict[str, Floats]:
     return {"value": value, "se": se}
 
 
-def _counts(checks: _Checks, successes: str, trials: str) -> dict[str, Floats]:
+def _counts(checks: Checks, successes: str, trials: str) -> dict[str, Floats]:
     n, total = checks.numbers(successes), checks.numbers(trials)
     for column, values in ((successes, n), (trials, total)):
         fractional = np.isfinite(values) & (values != np.round(values))
@@ -138,20 +138,21 @@ def _counts(checks: _Checks, successes: str, trials: str) -> dict[str, Floats]:
     return {"successes": n, "trials": total}
 
 
-def _chance(checks: _Checks, column: str) -> Floats:
+def _chance(checks: Checks, column: str) -> Floats:
     chance = checks.numbers(column, optional=True)
     fix = "the accuracy of guessing, such as 0.25; leave it empty if unknown"
     checks.flag((chance < 0) | (chance >= 1), "ROW-CHANCE", column, "outside [0, 1)", fix)
     return chance
 
 
-def _check_texts(checks: _Checks, roles: Roles) -> None:
+def _check_texts(checks: Checks, roles: Roles) -> None:
     for column in (*roles.key_names, *([roles.run] if roles.run else [])):
         empty = np.array([not cell.strip() for cell in checks.records.cells[column]], dtype=bool)
         checks.flag(empty, "ROW-KEY", column, "missing", "every row must say which curve and run it belongs to")
 
 
-def _refuse_if_bad(quarantine: Sequence[Finding], rows: int, strict: bool, max_bad_fraction: float) -> None:
+def refuse_if_bad(quarantine: Sequence[Finding], rows: int, strict: bool, max_bad_fraction: float) -> None:
+    """Refuse the input at the first bad row if `strict`, or if too large a share of its rows is bad."""
     if not quarantine:
         return
     first = quarantine[0]
@@ -170,21 +171,22 @@ def _labels(records: Records, roles: Roles) -> list[tuple[str, ...]]:
     return list(zip(*(records.cells[name] for name in roles.key_names), strict=True))
 
 
-def _natural(label: str) -> tuple[int, float, str]:
-    """Numbers by value before texts by letter, so that run 10 comes after run 2."""
+def natural(label: str) -> tuple[int, float, str]:
+    """Sort key: numbers by value before texts by letter, so that run 10 comes after run 2."""
     number = parse_number(label)
     return (1, 0.0, label) if number.what else (0, number.value, label)
 
 
-def _natural_key(key: tuple[str, ...]) -> tuple[tuple[int, float, str], ...]:
-    return tuple(map(_natural, key))
+def natural_key(key: tuple[str, ...]) -> tuple[tuple[int, float, str], ...]:
+    """Sort key of several labels, the first one leading."""
+    return tuple(map(natural, key))
 
 
 def _run_index(curve: Integers, labels: Sequence[str] | None) -> Integers:
     """Each row's run as 0, 1, ... within its curve, in the natural order of the run labels."""
     if labels is None:
         return np.zeros(len(curve), dtype=np.int64)
-    rank = {label: i for i, label in enumerate(sorted(set(labels), key=_natural))}
+    rank = {label: i for i, label in enumerate(sorted(set(labels), key=natural))}
     pairs, inverse = np.unique(curve * len(rank) + np.array([rank[label] for label in labels]), return_inverse=True)
     owner = pairs // len(rank)
     return (np.arange(len(pairs)) - np.searchsorted(owner, owner))[inverse]
@@ -250,10 +252,10 @@ def _covariates(
 
 
 def _lost_curves(
-    checks: _Checks, labels: Sequence[tuple[str, ...]], index: dict[tuple[str, ...], int], roles: Roles
+    checks: Checks, labels: Sequence[tuple[str, ...]], index: dict[tuple[str, ...], int], roles: Roles
 ) -> list[Finding]:
     """Curves of which no row survived: they are absent, and that must be said."""
     named = {labels[row] for row in checks.faults if all(label.strip() for label in labels[row])}
-    lost = sorted(named - index.keys(), key=_natural_key)
+    lost = sorted(named - index.keys(), key=natural_key)
     what = "every row of this curve was set aside, so it is absent"
     return [Finding("CURVE-LOST", "warn", what, "mend its rows", where=" / ".join(key)) for key in lost]

@@ -59,14 +59,14 @@ def read_curves(
         curve=curve, x=x, successes=successes, trials=trials, nll=nll, prob=prob, se=se, run=run,
         condition=condition, chance=chance, shot_offset=shot_offset, covariates=covariates,
     )  # fmt: skip
-    records = concatenate([read_records(path, roles.needed, sep) for path in _listed(paths)])
+    records = concatenate([read_records(path, roles.needed, sep) for path in listed_paths(paths)])
     return curves_from_records(records, roles, strict=strict, max_bad_fraction=max_bad_fraction)
 
 
 def file_digests(paths: Path | Sequence[Path]) -> dict[str, str]:
     """SHA-256 of each file's bytes, by path: what a result was made from."""
     digests = {}
-    for path in _listed(paths):
+    for path in listed_paths(paths):
         try:
             with open(path, "rb") as stream:
                 digests[os.fspath(path)] = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -75,7 +75,8 @@ def file_digests(paths: Path | Sequence[Path]) -> dict[str, str]:
     return digests
 
 
-def _listed(paths: Path | Sequence[Path]) -> list[Path]:
+def listed_paths(paths: Path | Sequence[Path]) -> list[Path]:
+    """One path or many as a list of at least one."""
     listed: list[Path] = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not listed:
         raise InputError("OPTIONS", "no files named", fix="give at least one path")
