@@ -216,7 +216,9 @@ def learned(values: Mapping[str, NDArray], prior: Mapping[str, NDArray], names: 
     for name in (n for n in names if n in values):
         for index in np.ndindex(values[name].shape[2:]):
             label = name if not index else f"{name}[{','.join(map(str, index))}]"
-            out[label] = contraction(flatten(values[name])[(slice(None), *index)], prior[name][(slice(None), *index)])
+            before = prior[name][(slice(None), *index)]
+            if not (before == before[0]).all():  # a constant has nothing to learn
+                out[label] = contraction(flatten(values[name])[(slice(None), *index)], before)
     return out
 
 
