@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -31,6 +31,8 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 type Values = Callable[[jax.Array, dict[str, jax.Array]], Mapping[str, jax.Array]]
 """Named values of a flat vector, given the unit's columns."""
+type PriorDraw = Callable[[jax.Array, dict[str, jax.Array]], jax.Array]
+"""A flat vector drawn from the prior, given a key and the unit's columns."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,9 +114,27 @@ def status_of(findings: Sequence[Finding]) -> str:
     return "fail" if "fail" in grades else "warn" if "warn" in grades else "ok"
 
 
+class Naming(NamedTuple):
+    """How a posterior's flat vectors are named: values of u, and draws of u from the prior. Compiled once per pair."""
+
+    values: Values
+    prior_draw: PriorDraw
+
+
+@lru_cache(maxsize=128)
+def naming_maps(naming: Naming) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Compile, for (unit, ...) batches: u to values, and values drawn from the prior."""
+    over_draws = jax.vmap(naming.values, in_axes=(0, None))
+    prior = lambda key, columns: naming.values(naming.prior_draw(key, columns), columns)  # noqa: E731
+    over_keys = jax.vmap(prior, in_axes=(0, None))
+    return (
+        jax.jit(jax.vmap(jax.vmap(over_draws, in_axes=(0, None)))),
+        jax.jit(jax.vmap(over_keys, in_axes=(None, 0))),
+    )
+
+
 def named_draws(
-    values: Values,
-    prior_draw: Callable[[jax.Array, dict[str, jax.Array]], jax.Array],
+    naming: Naming,
     posterior: Posterior,
     columns: Mapping[str, NDArray],
     *,
@@ -126,13 +146,10 @@ def named_draws(
 
     `read_by` names the values whose prior-to-posterior contraction is judged: what the law is read by.
     """
-    facts = dict(columns)
-    over_draws = jax.vmap(values, in_axes=(0, None))
-    named = jax.jit(jax.vmap(jax.vmap(over_draws, in_axes=(0, None))))(posterior.u, facts)
+    to_values, to_prior = naming_maps(naming)
+    all_values = {name: np.asarray(v) for name, v in to_values(posterior.u, dict(columns)).items()}
     keys = jax.random.split(jax.random.key(seed + 1), PRIOR_DRAWS)
-    before = jax.jit(jax.vmap(jax.vmap(lambda k, c: values(prior_draw(k, c), c), in_axes=(0, None)), in_axes=(None, 0)))
-    all_values = {name: np.asarray(v) for name, v in named.items()}
-    prior = {name: np.asarray(v) for name, v in before(keys, facts).items()}
+    prior = {name: np.asarray(v) for name, v in to_prior(keys, dict(columns)).items()}
     measured = {name: measure(v) for name, v in all_values.items()}
     every = max(1, posterior.u.shape[2] // sampler.keep)
     return [

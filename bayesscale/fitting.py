@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesscale.curves import Curves
-from bayesscale.draws import PRIOR_DRAWS, learned, measure, provenance, stats_of, worst
+from bayesscale.draws import Naming, named_draws
 from bayesscale.finding import Finding, InputError
-from bayesscale.gate import check_drop, check_fit, check_model, check_replicates
+from bayesscale.gate import check_drop, check_model, check_replicates
 from bayesscale.inference.many import Posterior, sample_many, unit_key
 from bayesscale.inference.settings import Progress, Sampler, silent
 from bayesscale.law import Law
@@ -183,73 +183,52 @@ def cut(posterior: Posterior, place: slice) -> Posterior:
 
 
 @lru_cache(maxsize=128)
-def value_maps(model: Model) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
-    """Compile, for (unit, ...) batches: u to values, prior draws of values, and pointwise log likelihoods."""
+def naming_of(model: Model) -> Naming:
+    """Name a model's flat vectors: parameters, then what the law derives from them."""
 
     def values(u: jax.Array, columns: dict[str, jax.Array]) -> dict[str, jax.Array]:
         theta, _ = theta_of(model, u, columns)
         return theta | dict(derived_quantities(model, theta))
 
-    def prior(key: jax.Array, columns: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        return values(prior_draw(model, key, columns), columns)
+    return Naming(values, partial(prior_draw, model))
 
-    pointwise = partial(left_out_log_likelihood, model)
-    over_draws = lambda f: jax.vmap(f, in_axes=(0, None))  # noqa: E731
-    return (
-        jax.jit(jax.vmap(over_draws(over_draws(values)))),
-        jax.jit(jax.vmap(over_draws(prior), in_axes=(None, 0))),
-        jax.jit(jax.vmap(over_draws(over_draws(pointwise)))),
-    )
+
+@lru_cache(maxsize=128)
+def row_map(model: Model) -> Callable[..., Any]:
+    """Compile the log likelihood of each row given the others, for theta (unit, chain, draw, ...)."""
+    over_draws = jax.vmap(partial(left_out_log_likelihood, model), in_axes=(0, None))
+    return jax.jit(jax.vmap(jax.vmap(over_draws, in_axes=(0, None))))
 
 
 def work_up(
     model: Model, units: Units, posterior: Posterior, sampler: Sampler, seed: int, prior_findings: tuple[Finding, ...]
 ) -> list[Fit | Skipped]:
     """Turn a block of raw draws into `Fit` values: named values, diagnostics, log likelihoods, findings."""
-    to_values, to_prior, to_rows = value_maps(model)
     columns = {name: np.asarray(c, int if name == "task" else float) for name, c in units.columns.items()}
-    values = {name: np.asarray(v) for name, v in to_values(posterior.u, columns).items()}
-    keys = jax.random.split(jax.random.key(seed + 1), PRIOR_DRAWS)
-    prior = {name: np.asarray(v) for name, v in to_prior(keys, columns).items()}
-    measured = {name: measure(v) for name, v in values.items()}
-    every = max(1, values[model.parameters[0].name].shape[2] // sampler.keep)
-    kept = {name: v[:, :, ::every] for name, v in values.items()}
-    theta = {p.name: kept[p.name] for p in model.parameters}
-    rows = np.asarray(to_rows(theta, columns))
+    named = named_draws(naming_of(model), posterior, columns, read_by=read_by(model.law), sampler=sampler, seed=seed)
+    theta = {p.name: np.stack([draws.values[p.name] for draws in named]) for p in model.parameters}
+    rows = np.asarray(row_map(model)(theta, columns))
     again = replicates(model, theta, columns, units.digests, seed)
     fits: list[Fit | Skipped] = []
-    for i in range(len(units)):
+    for i, draws in enumerate(named):
         unit = units.take([i])
-        own_stats = stats_of(posterior, i)
-        own_prior = {name: p[i] for name, p in prior.items()}
-        own_measured = {name: {key: m[i] for key, m in entry.items()} for name, entry in measured.items()}
-        finite = bool(
-            all(np.isfinite(v[i]).all() for v in theta.values())
-            and np.isfinite(rows[i][..., unit.columns["mask"][0] > 0]).all()
-        )
-        findings = prior_findings + check_fit(
-            own_stats,
-            {name: {key: worst(key, m) for key, m in entry.items()} for name, entry in own_measured.items()},
-            learned({name: v[i] for name, v in kept.items()}, own_prior, read_by(model.law)) if finite else {},
-            finished=bool(posterior.finished[i]),
-            modes=int(posterior.distinct_modes[i]),
-            finite=finite,
-        )
         unit_columns = {name: c[i] for name, c in units.columns.items()}
-        findings += check_drop(unit_columns, model.likelihood.kind)
-        if finite:
+        findings = prior_findings + draws.findings + check_drop(unit_columns, model.likelihood.kind)
+        if not np.isfinite(rows[i][..., unit_columns["mask"] > 0]).all():
+            findings += (Finding("NOT-FINITE", "fail", "a draw gives the data no probability", "look at the rows"),)
+        else:
             findings += check_replicates(unit_columns, model.likelihood.kind, again[i])
         fits.append(
             Fit(
                 model=model,
                 unit=unit,
-                draws={name: v[i] for name, v in kept.items()},
-                prior=own_prior,
-                stats=own_stats,
-                diagnostics=own_measured,
+                draws=draws.values,
+                prior=draws.prior,
+                stats=draws.stats,
+                diagnostics=draws.diagnostics,
                 log_likelihood=rows[i],
                 findings=findings,
-                provenance=provenance(sampler, seed) | {"tier": int(posterior.tier[i])},
+                provenance=draws.provenance,
             )
         )
     return fits

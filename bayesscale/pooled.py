@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bayesscale.curves import Curves
 from bayesscale.draws import PRIOR_DRAWS, QUANTILES, learned, measure, provenance, stats_of, status_of, worst
 from bayesscale.finding import Finding, InputError
-from bayesscale.fitting import law_named, likelihood_for, read_by, unfit_reason, value_maps
+from bayesscale.fitting import law_named, likelihood_for, read_by, row_map, unfit_reason
 from bayesscale.gate import check_drop, check_fit
 from bayesscale.inference.many import Posterior, sample_many
 from bayesscale.inference.settings import Progress, Sampler, silent
@@ -192,7 +192,7 @@ def work_up(
     shared = {name: np.asarray(x) for name, x in jax.jit(jax.vmap(jax.vmap(bind(named_values, pooled))))(u).items()}
     measured = {name: {key: m[0] for key, m in measure(x[None]).items()} for name, x in shared.items()}
     by_curve = {name: measure(x) for name, x in all_values.items()}
-    rows = np.asarray(value_maps(model)[2]({p.name: kept[p.name] for p in model.parameters}, columns))
+    rows = np.asarray(row_map(model)({p.name: kept[p.name] for p in model.parameters}, columns))
     stats = stats_of(posterior, v)
     finite = bool(
         np.isfinite(u).all()

@@ -185,6 +185,49 @@ def test_beta_binomial_sums_to_one():
         assert float(jax.nn.logsumexp(special.beta_binomial_log_prob(k, 50, a, b))) == pytest.approx(0, abs=2e-14)
 
 
+def test_beta_log_moment_is_accurate_relative_to_itself():
+    """Also where it is 1e-8 (one failure, a mean of 1e-8) and where the counts are 1e12."""
+    rng = np.random.default_rng(7)
+    a, b = log_uniform(rng, 1e-2, 1e3, 300), log_uniform(rng, 1e-2, 1e7, 300)
+    few = np.where(rng.random(300) < 0.4, 0, np.floor(log_uniform(rng, 1, 1e7, 300)))
+    many = np.where(rng.random(300) < 0.1, 0, np.floor(log_uniform(rng, 1, 1e12, 300)))
+    c, f = np.where(rng.random(300) < 0.3, (many, few), (few, many))
+    want = exact(lambda c, f, a, b: mp.log(mp.beta(a + c, b + f) / mp.beta(a, b)) if c + f else mp.mpf(0), c, f, a, b)
+    assert worst(special.beta_log_moment(c, f, a, b), want) < 1e-14
+
+
+def test_beta_log_moment_derivatives_are_those_of_its_value():
+    """To 1e-14 of the larger of the two digamma differences each is made of."""
+    c, f = np.array([0.0, 0, 3, 40, 1e5]), np.array([10.0, 1e9, 0, 2, 1e5])
+    a, b = np.array([0.05, 0.3, 2, 0.1, 0.5]), np.array([4e3, 50, 0.2, 9, 0.5])
+
+    def step(x, n):
+        return mp.psi(0, x + n) - mp.psi(0, x)
+
+    by_a = exact(lambda c, f, a, b: step(a, c) - step(a + b, c + f), c, f, a, b)
+    by_b = exact(lambda c, f, a, b: step(b, f) - step(a + b, c + f), c, f, a, b)
+    sizes = [[float(max(step(x, m), step(x + y, m + n))) for x, y, m, n in zip(*rows, strict=True)]
+             for rows in ((a, b, c, f), (b, a, f, c))]  # fmt: skip
+    gradient, _ = derivatives(special.beta_log_moment, c, f, a, b)
+    assert worst(gradient[2], by_a, floor=np.array(sizes[0])) < 1e-14
+    assert worst(gradient[3], by_b, floor=np.array(sizes[1])) < 1e-14
+    assert worst(gradient[0], exact(lambda c, f, a, b: mp.psi(0, a + c) - mp.psi(0, a + b + c + f), c, f, a, b)) < 1e-13
+
+
+def test_log1pexp():
+    x = np.r_[np.linspace(-700, 700, 201), np.linspace(-3, 3, 61)]
+    assert worst(special.log1pexp(x), exact(lambda x: mp.log1p(mp.exp(x)), x)) < 1e-15
+    slope = jax.vmap(jax.grad(special.log1pexp))(x)
+    assert worst(slope, exact(lambda x: 1 / (1 + mp.exp(-x)), x)) < 1e-14
+
+
+def test_log_beta():
+    rng = np.random.default_rng(8)
+    a, b = log_uniform(rng, 1e-3, 1e7, 300), log_uniform(rng, 1e-3, 1e7, 300)
+    want = exact(lambda a, b: mp.loggamma(a) + mp.loggamma(b) - mp.loggamma(a + b), a, b)
+    assert worst(special.log_beta(a, b), want, floor=1.0) < 1e-14
+
+
 def test_log1mexp():
     h = np.r_[10.0 ** np.arange(-300, 2.9, 2.7), 0.5, np.log(2), 0.7, 36.0, 40.0, 745.0, 1e4]
     value = exact(lambda h: mp.log(-mp.expm1(-h)) if h < 1 else mp.log1p(-mp.exp(-h)), h)

@@ -25,7 +25,7 @@ import numpy as np
 import numpyro.distributions as dist
 from numpy.typing import NDArray
 
-from bayesscale.draws import Draws, named_draws
+from bayesscale.draws import Draws, Naming, named_draws
 from bayesscale.finding import Finding, InputError
 from bayesscale.inference.many import sample_many
 from bayesscale.inference.settings import Progress, Sampler, silent
@@ -162,7 +162,7 @@ def fit_votes(
     sampler, columns = sampler or Sampler(), tally(votes)
     digests = [votes.digest(i) for i in range(len(votes))]
     posterior = sample_many(TARGET, columns, digests, sampler=sampler, seed=seed, progress=progress)
-    draws = named_draws(_named, LAYOUT.prior_draw, posterior, columns, read_by=READ_BY, sampler=sampler, seed=seed)
+    draws = named_draws(NAMING, posterior, columns, read_by=READ_BY, sampler=sampler, seed=seed)
     return [VoteFit(votes.subset([i]), own, wrong_answers(votes), seed) for i, own in enumerate(draws)]
 
 
@@ -272,6 +272,9 @@ class VoteFit:
 def _named(u: jax.Array, columns: dict[str, jax.Array]) -> Mapping[str, jax.Array]:
     theta, _ = LAYOUT.values(u, columns)
     return theta | derived(theta, columns)
+
+
+NAMING = Naming(_named, LAYOUT.prior_draw)
 
 
 def _silent_shapes(theta: Theta) -> tuple[jax.Array, jax.Array]:
