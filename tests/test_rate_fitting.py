@@ -18,6 +18,7 @@ from bayesscale.rates import RATE_LAWS
 from bayesscale.resampling.fitting import fit_rates
 from bayesscale.resampling.forecast import compare_tails, forecast, reliability, solved_by
 from bayesscale.resampling.holdout import evaluate_coverage, score_means, split
+from bayesscale.resampling.limits import pass_at_infinity, weighted_quantile
 from bayesscale.resampling.pooled import fit_rates_pooled
 
 SAMPLER = Sampler(draws=500, keep=500, warmup=(60, 100, 100), lanes=40, tiers=1)
@@ -285,3 +286,29 @@ def test_intervals_cover_truths_drawn_from_the_prior(name):
         print(f"  {parameter.name}: {np.mean(inside):.3f}")
         low, high = binom.ppf([0.0005, 0.9995], models, 0.9) / models
         assert low <= np.mean(inside) <= high
+
+
+# pass@infinity --------------------------------------------------------------------------------------------------------
+
+
+def test_weighted_quantiles_are_those_of_repeated_values():
+    rng = np.random.default_rng(0)
+    values, times = rng.normal(size=50), rng.integers(1, 9, 50)
+    want = np.quantile(np.repeat(values, times), [0.05, 0.5, 0.95], method="inverted_cdf")
+    np.testing.assert_array_equal(weighted_quantile(values, times / times.sum(), [0.05, 0.5, 0.95]), want)
+
+
+def test_the_limit_follows_the_prior_where_the_data_are_silent_and_the_data_where_they_speak():
+    """A third of the problems impossible: hidden at 20 samples of hard problems, plain at 5000 of easy ones."""
+    rng, problems = np.random.default_rng(4), 150
+    possible = rng.random(problems) > 1 / 3
+    silent = rng.binomial(20, np.where(possible, rng.beta(0.3, 30, problems), 0))
+    plain = rng.binomial(5000, np.where(possible, rng.beta(0.7, 7, problems), 0))
+    n = np.concatenate([np.full(problems, 20), np.full(problems, 5000)])
+    limits = pass_at_infinity(attempts_of(n, np.concatenate([silent, plain]), models=2), sampler=SAMPLER)
+    hidden, seen = (limit.table() for limit in limits)
+    assert np.ptp(hidden["median"]) > 2 * np.ptp(seen["median"])
+    width = lambda table: table["eti90_upper"].iloc[-1] - table["eti90_lower"].iloc[-1]  # noqa: E731
+    assert width(hidden) > 1.5 * width(seen)  # under the vague prior
+    assert ((seen["eti90_lower"] < possible.mean()) & (possible.mean() < seen["eti90_upper"])).all()
+    assert (seen["effective_draws"] > 100).all()
