@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesscale.draws import flatten
+from bayesscale.finding import InputError
 from bayesscale.fitting import Skipped, fit_units
 from bayesscale.holdout import joined
 from bayesscale.inference.settings import Progress, Sampler, silent
@@ -38,15 +39,32 @@ class Loo:
     refitted: NDArray
 
 
+FEWEST_DRAWS = 25
+
+
 def good_k(draws: int) -> float:
     """Largest Pareto shape at which the estimate from this many draws is trusted: min(1 - 1/log10(S), 0.7)."""
     return min(1.0 - 1.0 / np.log10(draws), 0.7)
 
 
 def importance_elpd(log_likelihood: NDArray) -> tuple[NDArray, NDArray]:
-    """PSIS estimate of log p(y_i | y_-i) and the Pareto shape, (row,), from (draw, row) log densities."""
+    """PSIS estimate of log p(y_i | y_-i) and the Pareto shape, (row,), from (draw, row) log densities.
+
+    Raises
+    ------
+    InputError : fewer than 25 draws, too few to fit a tail to.
+    """
     from arviz_stats.base import array_stats  # pyright: ignore[reportPrivateImportUsage]
 
+    if len(log_likelihood) < FEWEST_DRAWS:
+        what = f"leave-one-out needs {FEWEST_DRAWS} draws and there are {len(log_likelihood)}"
+        raise InputError("LOO-DRAWS", what, fix="keep more draws")
+    varies = np.ptp(log_likelihood, axis=0) > 0
+    if not varies.all():  # a row every draw says the same about needs no weights
+        value, k_hat = log_likelihood[0].copy(), np.full(len(varies), -np.inf)
+        if varies.any():
+            value[varies], k_hat[varies] = importance_elpd(log_likelihood[:, varies])
+        return value, k_hat
     # psislw takes log likelihoods and turns their sign itself.
     log_weights, k_hat = array_stats.psislw(log_likelihood.T, axis=-1)
     log_weights = np.asarray(log_weights) - np.logaddexp.reduce(log_weights, axis=-1, keepdims=True)

@@ -99,7 +99,7 @@ def predict(
 
     Raises
     ------
-    InputError : an unknown kind, negative shots, or zero shots under a law that is singular there.
+    InputError : an unknown kind or task, negative shots, or zero shots under a law that is singular there.
     """
     enable_float64()  # a fit read in a fresh process predicts as it did in the one that made it
     shots = np.atleast_1d(np.asarray(at, float))
@@ -109,6 +109,8 @@ def predict(
         raise InputError("PREDICT-SHOTS", f"shots must be finite and not negative, got {shots.min():g}")
     if model.law.singular_at_zero and (shots == 0).any():
         raise InputError("PREDICT-SHOTS", f"law {model.law.name} says nothing about 0 shots", fix="ask for 1 or more")
+    if task not in range(model.tasks):
+        raise InputError("PREDICT-TASK", f"task {task} is unknown", fix=f"a whole number below {model.tasks}")
     columns, place = with_queries(unit, shots, task, single_run=kind == "new_run")
     batch = {name: values[None] for name, values in theta.items()}
     law, mean, observation, _ = predict_rows(model, batch, columns, seed)

@@ -20,7 +20,7 @@ from bayesscale.draws import flatten, status_of, summary_table
 from bayesscale.finding import Finding, InputError
 from bayesscale.law import Law
 from bayesscale.laws import LAWS
-from bayesscale.likelihood import LIKELIHOODS, with_discrepancy
+from bayesscale.likelihood import LIKELIHOODS, Likelihood, with_discrepancy
 from bayesscale.model import Model, compose
 from bayesscale.prediction import Kind, Prediction, predict
 from bayesscale.units import Units
@@ -158,19 +158,19 @@ def none_if_nan(value: Any) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def load(path: str | Path, *, law: Law | None = None) -> Fit:
-    """Read a fit written by `Fit.save`; a law that is not in the table has to be passed.
+def load(path: str | Path, *, law: Law | None = None, likelihood: Likelihood | None = None) -> Fit:
+    """Read a fit written by `Fit.save`; a law or likelihood that is not in the table has to be passed.
 
     Raises
     ------
-    InputError : the file is missing, not one of ours, or needs a law that is not in the table.
+    InputError : the file is missing, not one of ours, or needs a law or likelihood that is not in the table.
     """
     import xarray as xr
 
     path = Path(path)
     try:
         with xr.open_datatree(path, engine="h5netcdf") as opened:
-            return stored_fit(opened.load(), law, str(path))
+            return stored_fit(opened.load(), law, likelihood, str(path))
     except InputError:
         raise
     except FileNotFoundError:
@@ -181,12 +181,15 @@ def load(path: str | Path, *, law: Law | None = None) -> Fit:
         ) from None
 
 
-def stored_fit(tree: xr.DataTree, law: Law | None, where: str) -> Fit:
+def stored_fit(tree: xr.DataTree, law: Law | None, likelihood: Likelihood | None, where: str) -> Fit:
     """Rebuild a fit from its DataTree."""
     about = json.loads(tree.attrs["bayesscale"])
     if law is None and about["law"] not in LAWS:
         raise InputError("FIT-LAW", f"law {about['law']!r} is not in the table", where=where, fix="pass law=...")
-    likelihood = LIKELIHOODS[about["likelihood"]]
+    if likelihood is None and about["likelihood"] not in LIKELIHOODS:
+        what = f"likelihood {about['likelihood']!r} is not in the table"
+        raise InputError("FIT-LIKELIHOOD", what, where=where, fix="pass likelihood=...")
+    likelihood = likelihood or LIKELIHOODS[about["likelihood"]]
     if about["discrepancy_scale"] is not None:
         likelihood = with_discrepancy(likelihood, about["discrepancy_scale"])
     constant = {name: array.values for name, array in tree["constant_data"].dataset.data_vars.items()}

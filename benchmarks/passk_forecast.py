@@ -32,6 +32,7 @@ from bayesscale.resampling.holdout import (
     split,
     table_of,
 )
+from bayesscale.resampling.passk import empirical_coverage
 from bayesscale.resampling.pooled import fit_rates_pooled
 
 TARGET = 10_000
@@ -72,6 +73,18 @@ def stacked(parts: list[Split]) -> Split:
 def report(table: pd.DataFrame, start: float, label: str) -> None:
     print(f"{label}: {time.perf_counter() - start:.0f} s", flush=True)
     print(score_means(table).round(3).to_string(index=False), flush=True)
+
+
+def print_naive(attempts: Attempts) -> None:
+    """Show the naive curve, mean of 1 - (1 - c/n)^k, beside Kaplan-Meier: stopping at a success biases c/n upwards."""
+    at = np.array([60, 300, 1020, 5040, 10_020])
+    print("share solved within k attempts, stopped sampling: naive | Kaplan-Meier, at k =", *at)
+    for i in range(len(attempts)):
+        rows = attempts.rows(i)
+        rate = attempts.n_correct[rows] / attempts.n[rows]
+        naive = 1.0 - (1.0 - rate[:, None]) ** at
+        honest = empirical_coverage(attempts.subset([i]), at).value
+        print(f"  {attempts.model_name(i):20s}", *np.round(naive.mean(axis=0), 3), "|", *np.round(honest, 3))
 
 
 def evaluate(train: Split, n0: int, laws: list[str], baselines: list[str], sampler: bs.Sampler) -> pd.DataFrame:
@@ -117,6 +130,7 @@ def main() -> None:
             [arguments.file], model="model", problem="problem", n="n", correct="n_success", stopping="batch", batch=60,
             cap="cap",
         )  # fmt: skip
+        print_naive(attempts)
         for n0 in (60, 300, 1020):
             start = time.perf_counter()
             table = evaluate(split(attempts, n0, [10_020]), n0, laws, [], sampler)

@@ -7,6 +7,7 @@ from scipy.special import logsumexp
 
 import bayesscale.leave_one_out
 from bayesscale.curves import Curves
+from bayesscale.finding import InputError
 from bayesscale.fitting import fit_many
 from bayesscale.inference.settings import Sampler
 from bayesscale.laws import LAWS
@@ -111,3 +112,13 @@ def test_smoothed_estimate_is_the_refitted_one():
         refitted = loo([fit], refit=True, sampler=sampler)[0]
         np.testing.assert_array_equal(refitted.refitted, ~(found.k_hat <= good_k(3200)))
         np.testing.assert_allclose(refitted.pointwise[refitted.refitted], want[refitted.refitted], atol=0.1)
+
+
+def test_too_few_draws_are_refused_and_a_settled_row_is_its_own_score():
+    rng = np.random.default_rng(0)
+    rows = np.stack([rng.normal(size=200), np.full(200, -1.5)], axis=1)
+    value, k_hat = importance_elpd(rows)
+    assert value[1] == -1.5 and k_hat[1] == -np.inf
+    np.testing.assert_allclose(value[0], importance_elpd(rows[:, :1])[0][0])
+    with pytest.raises(InputError, match=r"^LOO-DRAWS .* there are 24"):
+        importance_elpd(rows[:24])

@@ -124,6 +124,16 @@ def test_a_law_outside_the_table_has_to_be_passed(one, tmp_path):
     assert load(path, law=own).law is own
 
 
+def test_a_likelihood_outside_the_table_has_to_be_passed(one, saved, tmp_path):
+    own = replace(one.model.likelihood, name="my_likelihood")
+    path = replace(one, model=replace(one.model, likelihood=own)).save(tmp_path / "own.nc")
+    with pytest.raises(InputError, match="FIT-LIKELIHOOD"):
+        load(path)
+    again = load(path, likelihood=own)
+    assert again.model.likelihood.name == "my_likelihood"
+    np.testing.assert_array_equal(again.predict([3.0]).draws, load(saved).predict([3.0]).draws)
+
+
 def test_likelihoods_are_told_apart_by_more_than_their_name():
     """Equal ones are one object, so that what was compiled is found again; one with other priors is itself."""
     assert likelihood_of(with_discrepancy(QUASI_BINOMIAL)) is likelihood_of(with_discrepancy(QUASI_BINOMIAL))
@@ -232,6 +242,11 @@ def test_prediction_as_a_table(predicted):
     ]  # fmt: skip
     assert list(table["extrapolated"]) == [False, False, False, False, True, True]
     np.testing.assert_allclose(table[["eti90_lower", "eti90_upper"]].T, predicted["mean"].interval(0.9))
+
+
+def test_a_task_that_is_not_there_is_refused(one):
+    with pytest.raises(InputError, match="PREDICT-TASK"):
+        one.predict([1.0], task=1)
 
 
 @pytest.mark.parametrize(
