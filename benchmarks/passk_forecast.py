@@ -124,7 +124,8 @@ def main() -> None:
     arguments = parser.parse_args()
     laws = [name for name in arguments.laws.split(",") if name]
     baselines = [name for name in arguments.baselines.split(",") if name]
-    sampler = bs.Sampler(draws=arguments.draws, keep=arguments.draws, warmup=(60, 100, 100), lanes=512)
+    lanes = 40 if arguments.stopped else 512
+    sampler = bs.Sampler(draws=arguments.draws, keep=arguments.draws, warmup=(60, 100, 100), lanes=lanes)
     if arguments.stopped:
         attempts = read_attempts(
             [arguments.file], model="model", problem="problem", n="n", correct="n_success", stopping="batch", batch=60,
