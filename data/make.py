@@ -16,9 +16,17 @@ import pandas as pd
 
 from bayesscale.simulation.curves import Truth, observe_truths, under_sft
 from bayesscale.simulation.hmm import draw_hmms, simulate_hmm
+from bayesscale.simulation.resampling import (
+    SuccessLaw,
+    VerifierLaw,
+    simulate_attempts,
+    simulate_verifier,
+    simulate_votes,
+)
 
 ICL_COUNTS_SEED = 20250
 ICL_NLL_SEED = 20251
+RESAMPLING_SEED = 20252
 GRID = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 SFT_AMOUNTS = (0.0, 250.0, 2500.0)
 LONGEST = {("small-2b", "sentiment"): 500, ("small-2b", "intent"): 200, ("large-8b", "intent"): 500}
@@ -58,7 +66,24 @@ def icl_nll() -> dict[str, pd.DataFrame]:
     return {"curves.csv": curves.assign(chance=1 / 12), "truth.csv": truth}
 
 
-DATASETS = {"icl_counts": icl_counts, "icl_nll": icl_nll}
+def resampling_counts() -> dict[str, pd.DataFrame]:
+    """Samples of two models on hard problems, with and without a verifier, and their votes on multiple choice."""
+    rates = {"small-2b": SuccessLaw(0.008, 0.25), "large-8b": SuccessLaw(0.04, 0.4)}
+    judged = [
+        VerifierLaw("small-2b", -0.5, 1.3, acceptance_sd=2.2, share_sd=1.8, correlation=0.7),
+        VerifierLaw("large-8b", 1.0, 2.5, acceptance_sd=2.2, share_sd=1.8, correlation=0.7),
+    ]
+    chosen = {"small-2b": SuccessLaw(0.45, 0.8), "large-8b": SuccessLaw(0.7, 1.5)}
+    attempts = simulate_attempts(RESAMPLING_SEED, models=rates, problems=120, n=200)
+    verified = simulate_verifier(RESAMPLING_SEED, models=judged, problems=120, n=50)
+    votes = simulate_votes(RESAMPLING_SEED, models=chosen, problems=120, n=8, none=0.02)
+    named = {"attempts": attempts, "verified": verified, "votes": votes}
+    tables = {f"{name}.csv": table for name, (table, _) in named.items()}
+    tables["attempts.csv"] = tables["attempts.csv"].drop(columns="cap")
+    return tables | {f"{name}-truth.csv": truth for name, (_, truth) in named.items()}
+
+
+DATASETS = {"icl_counts": icl_counts, "icl_nll": icl_nll, "resampling_counts": resampling_counts}
 
 
 def write(out: Path) -> None:

@@ -34,6 +34,31 @@ def test_counts_are_reproduced_to_the_byte(regenerated, file):
     assert (regenerated / "icl_counts" / file).read_bytes() == (DATA / "icl_counts" / file).read_bytes()
 
 
+@pytest.mark.parametrize("table", ["attempts", "verified", "votes"])
+def test_samples_are_reproduced_to_the_byte_and_have_one_truth_each(regenerated, table):
+    for file in (f"{table}.csv", f"{table}-truth.csv"):
+        made = (regenerated / "resampling_counts" / file).read_bytes()
+        assert made == (DATA / "resampling_counts" / file).read_bytes()
+    rows, truth = (pd.read_csv(DATA / "resampling_counts" / f"{name}.csv") for name in (table, f"{table}-truth"))
+    assert len(rows) == len(truth) == 240 and not rows.isna().any(axis=None)
+    assert (rows[["model", "problem"]] == truth[["model", "problem"]]).all(axis=None)
+
+
+def test_truths_of_the_samples_are_those_the_readme_gives():
+    text = (DATA / "resampling_counts" / "README.md").read_text(encoding="utf-8")
+    truth = pd.read_csv(DATA / "resampling_counts" / "attempts-truth.csv")
+    solved = (1 - (1 - truth["p"]) ** 10_000).groupby(truth["model"]).mean()
+    assert f"{solved['small-2b']:.3f} for it and {solved['large-8b']:.3f} for `large-8b`" in text
+    judged = pd.read_csv(DATA / "resampling_counts" / "verified-truth.csv")
+    best = {}
+    for model, own in judged.groupby("model"):
+        worth = [
+            np.mean((own.p - 2 * own.q - 0.01) * (1 - (1 - own.acceptance) ** k) / own.acceptance) for k in range(60)
+        ]
+        best[model] = int(np.argmax(worth))
+    assert f"it is {best['small-2b']} for `small-2b` and {best['large-8b']} for `large-8b`" in text
+
+
 @pytest.mark.parametrize("file", ["curves.csv", "truth.csv"])
 def test_nll_is_reproduced_to_rounding(regenerated, file):
     # the forward algorithm runs in JAX, whose last digits may differ between versions and devices

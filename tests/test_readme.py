@@ -53,13 +53,28 @@ def test_commands_shown_exist(command, capsys):
     assert not ended.value.code
 
 
-def test_options_shown_exist(capsys, monkeypatch):
+@pytest.mark.parametrize("command", ["fit", "passk", "verifier", "votes"])
+def test_options_shown_exist(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit):
-        bayesscale.cli.main(["fit", "--help"])
+        bayesscale.cli.main([command, "--help"])
     known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
-    shown = re.findall(r"^    bayesscale fit .*?(?=\n\n)", README + CONTRIBUTING, re.MULTILINE | re.DOTALL)
-    assert shown and all(set(re.findall(r"--[a-z-]+", command)) <= known for command in shown)
+    shown = re.findall(rf"^    bayesscale {command} .*?(?=\n\n)", README + CONTRIBUTING, re.MULTILINE | re.DOTALL)
+    assert shown and all(set(re.findall(r"--[a-z-]+", text)) <= known for text in shown)
+
+
+@pytest.mark.parametrize(("command", "reader"), [("passk", "attempts"), ("verifier", "attempts"), ("votes", "votes")])
+def test_tables_shown_are_read(command, reader, monkeypatch, tmp_path):
+    """Everything up to the fit runs as shown: files, columns and options."""
+    monkeypatch.chdir(ROOT)
+    shown = re.search(rf"bayesscale ({command} .*?)\n\n", README, re.DOTALL)
+    assert shown is not None
+    seen = []
+    job = {"passk": "coverage.run_coverage", "verifier": "verifier.run_verifier", "votes": "votes.run_votes"}[command]
+    monkeypatch.setattr(f"bayesscale.runs.{job}", lambda data, *_, **__: seen.append(data) or sys.exit(0))
+    with pytest.raises(SystemExit) as ended:
+        bayesscale.cli.main(shown[1].replace("\\\n", " ").split()[:-1] + [str(tmp_path / "out")])
+    assert not ended.value.code and len(seen[0]) == 2 and seen[0].n.size == 240
 
 
 def test_the_check_shown_works(monkeypatch, capsys):

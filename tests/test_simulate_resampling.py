@@ -10,6 +10,7 @@ from scipy.special import betaln, expit
 from scipy.stats import beta, norm
 
 from bayesscale.finding import InputError
+from bayesscale.resampling.verifier import Stakes, accuracy, best_samples, ceiling
 from bayesscale.simulation.resampling import (
     SuccessLaw,
     VerifierLaw,
@@ -19,7 +20,6 @@ from bayesscale.simulation.resampling import (
     simulate_verifier,
     simulate_votes,
 )
-from bayesscale.resampling.verifier import Stakes, accuracy, best_samples, ceiling
 
 PUBLISHED = Path(__file__).parents[1] / "../shared/data/resampling/scaling_limits_humaneval_models.csv"
 OPTIMA = PUBLISHED.with_name("scaling_limits_humaneval_optimal_k.csv")

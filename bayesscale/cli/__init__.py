@@ -33,6 +33,16 @@ USAGE_CODES = frozenset(
         "THRESHOLD-KIND",
         "HORIZON",
         "NO_TASK_KEY",
+        "PASSK-K",
+        "PASSK-TARGET",
+        "PASSK-ORDER",
+        "HOLDOUT-K",
+        "POOL-MODELS",
+        "POOL-COVARIATE",
+        "SIMULATE",
+        "STAKES",
+        "VOTES-SIZE",
+        "VOTES-TARGET",
     }
 )
 """Codes of input errors that only another command line mends."""

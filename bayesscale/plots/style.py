@@ -160,8 +160,8 @@ def shot_grid(low: float, boundary: float, high: float, points: int = 80) -> NDA
     return np.clip(grid, low, max(high, boundary))
 
 
-def mark_boundary(ax: Axes, boundary: float, word: str = "fitted up to") -> None:
-    """Mark the largest fitted shots by a line, a label above the axes, and darker ground beyond."""
+def mark_boundary(ax: Axes, boundary: float, word: str = "fitted up to", unit: str = "shots") -> None:
+    """Mark where the data end by a line, a label above the axes, and darker ground beyond."""
     low, high = ax.get_xlim()
     if boundary < high:
         ax.axvspan(boundary, high, color=BEYOND, zorder=0, lw=0)
@@ -169,6 +169,6 @@ def mark_boundary(ax: Axes, boundary: float, word: str = "fitted up to") -> None
     scale = ax.xaxis.get_transform().transform
     place, left, right = (float(scale(np.array([x]))[0]) for x in (boundary, low, high))
     side = "right" if place - left > 0.5 * (right - left) else "left"
-    text = f"{word} {write_shots(boundary)} shots"
+    text = f"{word} {write_shots(boundary)} {unit}"
     across = ax.get_xaxis_transform()
     ax.text(boundary, 1.01, text, transform=across, ha=side, va="bottom", fontsize=8, color=NOTE, gid="boundary-label")

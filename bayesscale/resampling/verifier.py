@@ -127,7 +127,7 @@ def false_positive_share(
     def at(j: float) -> Floats:
         with np.errstate(divide="ignore"):
             arrival = np.log(w * a) + xlog1py(j - 1, -a)
-        total = logsumexp(arrival, axis=-1, keepdims=True)
+        total = np.asarray(logsumexp(arrival, axis=-1, keepdims=True))
         kept = np.exp(arrival - np.where(np.isfinite(total), total, 0.0))
         return _ratio(np.sum((1.0 - s) * kept, axis=-1), np.sum(kept, axis=-1))
 

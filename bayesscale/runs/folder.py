@@ -19,6 +19,8 @@ from bayesscale.finding import InputError
 
 FORMAT = "bayesscale run 1"
 """What `run.json` says it is."""
+RESAMPLING_FORMAT = "bayesscale resampling 1"
+"""What it says in a run about repeated samples: pass@k, a verifier, votes."""
 
 
 def check_folder(out: Path, *, overwrite: bool) -> None:
@@ -39,15 +41,15 @@ def check_folder(out: Path, *, overwrite: bool) -> None:
     if not overwrite:
         fix = "name another with --out, or replace it with --overwrite"
         raise InputError("OUT-EXISTS", "the folder is not empty", where=str(out), fix=fix)
-    if not is_run(out):
+    if not is_run(out, FORMAT, RESAMPLING_FORMAT):
         what = "the folder is not empty and holds no run of bayesscale, so it will not be replaced"
         raise InputError("OUT-EXISTS", what, where=str(out), fix="name another with --out")
 
 
-def is_run(folder: Path) -> bool:
-    """Whether a folder was written by `run`."""
+def is_run(folder: Path, *formats: str) -> bool:
+    """Whether a folder holds a run of one of these formats; by default of `bayesscale fit`."""
     try:
-        return json.loads((folder / "run.json").read_text(encoding="utf-8"))["format"] == FORMAT
+        return json.loads((folder / "run.json").read_text(encoding="utf-8"))["format"] in (formats or (FORMAT,))
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

@@ -1,0 +1,452 @@
+"""`bayesscale passk`, `verifier` and `votes`: repeated samples in, forecasts and decisions out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+
+import typer
+
+from bayesscale.cli import options as o
+
+if TYPE_CHECKING:
+    from bayesscale.inference.settings import Sampler
+    from bayesscale.rates import RateLaw
+    from bayesscale.resampling.forecast import Target
+    from bayesscale.runs.results import Outcome
+
+FAILED_FITS = 4
+FEW_LANES = 24
+PASSK_EPILOG = o.example(
+    "bayesscale passk data/resampling_counts/attempts.csv --model model --problem problem \\",
+    "    --n n --correct n_correct --at 1,10,100,1000,10000 --out passk-results",
+    "bayesscale passk jailbreaks.csv --model model --problem prompt --n n --correct n_success \\",
+    "    --stopping batch --batch 60 --cap cap --holdout 300 --out passk-results",
+)
+
+VERIFIER_EPILOG = o.example(
+    "bayesscale verifier data/resampling_counts/verified.csv --model model --problem problem \\",
+    "    --n n --correct n_correct --accepted n_accepted --correct-accepted n_correct_accepted \\",
+    "    --benefit 1 --cost 2 --sample-cost 0.01 --stronger 0.8 --out verifier-results",
+)
+VOTES_EPILOG = o.example(
+    "bayesscale votes data/resampling_counts/votes.csv --model model --problem problem \\",
+    "    --votes votes_a,votes_b,votes_c,votes_d --none votes_none --n n --target target \\",
+    "    --at 1,2,4,8,16,32 --out votes-results",
+)
+
+Model = Annotated[
+    str, typer.Option("--model", metavar="COL,...", help="Columns that together name a model.", rich_help_panel=o.DATA)
+]
+Problem = Annotated[
+    str, typer.Option("--problem", metavar="COL", help="Column that names the problem.", rich_help_panel=o.DATA)
+]
+N = Annotated[str, typer.Option("--n", metavar="COL", help="Samples drawn.", rich_help_panel=o.DATA)]
+Correct = Annotated[
+    str, typer.Option("--correct", metavar="COL", help="Correct samples among them.", rich_help_panel=o.DATA)
+]
+Stopping = Annotated[
+    str,
+    typer.Option(
+        "--stopping",
+        metavar="HOW|COL",
+        help="fixed, first_success, batch or capped: what ended the sampling of a problem; or a column that says so.",
+        rich_help_panel=o.DATA,
+    ),
+]
+Cap = Annotated[
+    str | None,
+    typer.Option(
+        "--cap", metavar="COL|N", help="The most samples a problem could get, unless fixed.", rich_help_panel=o.DATA
+    ),
+]
+Batch = Annotated[
+    int, typer.Option("--batch", min=1, help="Samples drawn at once, under batch.", rich_help_panel=o.DATA)
+]
+Covariates = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--covariates", metavar="COL,...", help="Numeric columns constant within a model.", rich_help_panel=o.DATA
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed.", rich_help_panel=o.SAMPLING)]
+DrawsPerChain = Annotated[int, typer.Option("--draws", min=20, help="Draws per chain.", rich_help_panel=o.SAMPLING)]
+Chains = Annotated[int, typer.Option("--chains", min=2, help="Chains.", rich_help_panel=o.SAMPLING)]
+Warmup = Annotated[str | None, typer.Option("--warmup", metavar="N,...", hidden=True)]
+Lanes = Annotated[int | None, typer.Option("--lanes", min=2, hidden=True)]
+Tiers = Annotated[int | None, typer.Option("--tiers", min=0, hidden=True)]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results.", rich_help_panel=o.OUTPUT)]
+Plots = Annotated[bool, typer.Option("--plots/--no-plots", help="Draw pictures.", rich_help_panel=o.OUTPUT)]
+MaxPlots = Annotated[int, typer.Option("--max-plots", min=1, help="Models to draw at most.", rich_help_panel=o.OUTPUT)]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace an earlier run at --out.", rich_help_panel=o.OUTPUT)
+]
+
+
+def passk(
+    files: o.Files,
+    model: Model,
+    problem: Problem,
+    n: N,
+    correct: Correct,
+    out: Out,
+    stopping: Stopping = "fixed",
+    cap: Cap = None,
+    batch: Batch = 1,
+    covariates: Covariates = None,
+    sep: o.Sep = None,
+    strict: o.Strict = False,
+    max_bad_fraction: o.MaxBad = 0.05,
+    law: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--law",
+            metavar="NAME",
+            help="A law of success rates, the first for the answer; repeatable. "
+            "(default: beta_mixture, and beta and logit_normal to compare)",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--at",
+            metavar="K,...",
+            help="Numbers of attempts. (default: powers of ten, to about 10 x the samples)",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target",
+            metavar="NAME",
+            help="solved (default): share of these problems solved in k attempts, past ones included; these: by k fresh "
+            "attempts; population: of the population; new: share of as many new problems. Repeatable.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = None,
+    holdout: Annotated[
+        int | None,
+        typer.Option(
+            "--holdout",
+            metavar="N0",
+            min=1,
+            help="Also train on N0 samples per problem and score forecasts of the rest.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = None,
+    pool: Annotated[
+        bool,
+        typer.Option(
+            "--pool",
+            help="Also fit all models together, their tails following --covariates. For one sampling setting only.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = False,
+    seed: Seed = 0,
+    draws: DrawsPerChain = 1000,
+    chains: Chains = 4,
+    warmup: Warmup = None,
+    lanes: Lanes = None,
+    tiers: Tiers = None,
+    plots: Plots = True,
+    max_plots: MaxPlots = 6,
+    overwrite: Overwrite = False,
+) -> None:
+    """Forecast how many problems are solved in k attempts, far beyond the samples too, and how sure that is."""
+    from bayesscale.cli.coverage import print_coverage
+    from bayesscale.cli.screen import progress
+    from bayesscale.ingest.attempts import read_attempts
+    from bayesscale.ingest.table import file_digests
+    from bayesscale.runs.coverage import Settings, run_coverage
+    from bayesscale.runs.folder import check_folder
+
+    check_folder(out, overwrite=overwrite)
+    laws, names = rate_laws_of(law), tuple(o.listed(covariates))
+    settings = Settings(
+        **({"laws": laws} if laws else {}),
+        at=tuple(o.numbers(at, "--at", whole)) or None,
+        targets=targets_of(target),
+        holdout=holdout,
+        pool=pool,
+        covariates=names,
+        sampler=sampler_of(draws, chains, warmup, lanes, tiers),
+        seed=seed,
+        plots=max_plots if plots else 0,
+    )
+    columns: dict[str, Any] = {
+        "model": o.listed([model]), "problem": problem, "n": n, "correct": correct, "stopping": stopping,
+        "cap": column_or_number(cap), "batch": batch, "covariates": list(names), "sep": o.separator(sep),
+        "strict": strict, "max_bad_fraction": max_bad_fraction,
+    }  # fmt: skip
+    attempts = read_attempts(files, **columns)
+    asked = {"files": [str(path) for path in files], **columns, "law": o.listed(law)}
+    with progress() as report:
+        outcome = run_coverage(
+            attempts, settings, out=out, overwrite=overwrite, inputs=file_digests(files), arguments=asked, report=report
+        )
+    print_coverage(outcome)
+    raise typer.Exit(exit_code(outcome))
+
+
+def verifier(
+    files: o.Files,
+    model: Model,
+    problem: Problem,
+    n: N,
+    correct: Correct,
+    accepted: Annotated[
+        str, typer.Option("--accepted", metavar="COL", help="Samples the verifier accepted.", rich_help_panel=o.DATA)
+    ],
+    correct_accepted: Annotated[
+        str,
+        typer.Option("--correct-accepted", metavar="COL", help="Correct ones among these.", rich_help_panel=o.DATA),
+    ],
+    out: Out,
+    labelled: Annotated[
+        str | None,
+        typer.Option(
+            "--labelled",
+            metavar="COL",
+            help="Accepted samples whose truth is known. (default: all)",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
+    stopping: Stopping = "fixed",
+    cap: Cap = None,
+    batch: Batch = 1,
+    covariates: Covariates = None,
+    sep: o.Sep = None,
+    strict: o.Strict = False,
+    max_bad_fraction: o.MaxBad = 0.05,
+    benefit: Annotated[
+        float, typer.Option("--benefit", help="Gained by a right answer.", rich_help_panel=o.MODEL)
+    ] = 1.0,
+    cost: Annotated[
+        float, typer.Option("--cost", help="Lost by a wrong answer that was accepted.", rich_help_panel=o.MODEL)
+    ] = 1.0,
+    sample_cost: Annotated[
+        float, typer.Option("--sample-cost", help="Cost of one sample.", rich_help_panel=o.MODEL)
+    ] = 0.0,
+    stronger: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stronger",
+            metavar="ACC,...",
+            help="Accuracies to reach, such as one sample of a stronger model.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--at",
+            metavar="K,...",
+            help="Numbers of samples to forecast at. (default: 1 to 1000)",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = None,
+    max_samples: Annotated[
+        int | None,
+        typer.Option(
+            "--max-samples", min=1, help="The most samples considered. (default: any)", rich_help_panel=o.MODEL
+        ),
+    ] = None,
+    seed: Seed = 0,
+    draws: Annotated[int, typer.Option("--draws", min=20, help="Draws per chain.", rich_help_panel=o.SAMPLING)] = 500,
+    chains: Chains = 4,
+    warmup: Warmup = None,
+    lanes: Lanes = None,
+    tiers: Tiers = None,
+    plots: Plots = True,
+    max_plots: MaxPlots = 6,
+    overwrite: Overwrite = False,
+) -> None:
+    """Say how accurate resampling until a verifier accepts can get, and how many samples are worth drawing."""
+    from dataclasses import replace
+    from math import inf
+
+    from bayesscale.cli.samples import print_verifier
+    from bayesscale.cli.screen import progress
+    from bayesscale.ingest.attempts import read_attempts
+    from bayesscale.ingest.table import file_digests
+    from bayesscale.resampling.verifier import Stakes
+    from bayesscale.resampling.verifier_fit import AT, VERIFIER_SAMPLER
+    from bayesscale.runs.folder import check_folder
+    from bayesscale.runs.verifier import Settings, run_verifier
+
+    check_folder(out, overwrite=overwrite)
+    settings = Settings(
+        stakes=Stakes(benefit, cost, sample_cost),
+        stronger=tuple(o.numbers(stronger, "--stronger", float)),
+        at=tuple(sorted(set(o.numbers(at, "--at", whole)))) or AT,
+        cap=inf if max_samples is None else max_samples,
+        sampler=replace(VERIFIER_SAMPLER, **given(draws, chains, warmup, lanes, tiers)),
+        seed=seed,
+        plots=max_plots if plots else 0,
+    )
+    columns: dict[str, Any] = {
+        "model": o.listed([model]), "problem": problem, "n": n, "correct": correct, "accepted": accepted,
+        "labelled": labelled, "correct_accepted": correct_accepted, "stopping": stopping, "cap": column_or_number(cap),
+        "batch": batch, "covariates": o.listed(covariates), "sep": o.separator(sep), "strict": strict,
+        "max_bad_fraction": max_bad_fraction,
+    }  # fmt: skip
+    attempts = read_attempts(files, **columns)
+    asked = {"files": [str(path) for path in files], **columns}
+    with progress() as report:
+        outcome = run_verifier(
+            attempts, settings, out=out, overwrite=overwrite, inputs=file_digests(files), arguments=asked, report=report
+        )
+    print_verifier(outcome)
+    raise typer.Exit(exit_code(outcome))
+
+
+def votes(
+    files: o.Files,
+    model: Model,
+    problem: Problem,
+    columns: Annotated[
+        str,
+        typer.Option(
+            "--votes", metavar="COL,...", help="Columns of the votes for each answer.", rich_help_panel=o.DATA
+        ),
+    ],
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target",
+            metavar="COL",
+            help="Names the right answer: a column of votes, or what follows their common prefix.",
+            rich_help_panel=o.DATA,
+        ),
+    ],
+    out: Out,
+    n: Annotated[
+        str | None, typer.Option("--n", metavar="COL", help="Samples drawn, to check.", rich_help_panel=o.DATA)
+    ] = None,
+    none: Annotated[
+        str | None, typer.Option("--none", metavar="COL", help="Samples without an answer.", rich_help_panel=o.DATA)
+    ] = None,
+    correct: Annotated[
+        str | None, typer.Option("--correct", metavar="COL", help="Correct samples, to check.", rich_help_panel=o.DATA)
+    ] = None,
+    available: Annotated[
+        str | None,
+        typer.Option("--available", metavar="COL", help="0 or false for rows without votes.", rich_help_panel=o.DATA),
+    ] = None,
+    sep: o.Sep = None,
+    strict: o.Strict = False,
+    max_bad_fraction: o.MaxBad = 0.05,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--at", metavar="N,...", help="Numbers of votes. (default: 1,2,4,8,16,32,64)", rich_help_panel=o.MODEL
+        ),
+    ] = None,
+    of: Annotated[
+        str,
+        typer.Option(
+            "--of",
+            metavar="NAME",
+            help="these: n fresh votes on these problems, expected; realised: one set of them; continued: past votes "
+            "and more; new: on new problems.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = "these",
+    seed: Seed = 0,
+    draws: DrawsPerChain = 1000,
+    chains: Chains = 4,
+    warmup: Warmup = None,
+    lanes: Lanes = None,
+    tiers: Tiers = None,
+    plots: Plots = True,
+    max_plots: MaxPlots = 6,
+    overwrite: Overwrite = False,
+) -> None:
+    """Forecast the accuracy of the most frequent answer among n samples, and whether voting pays."""
+    from bayesscale.cli.samples import print_votes
+    from bayesscale.cli.screen import progress
+    from bayesscale.ingest.table import file_digests
+    from bayesscale.ingest.votes import read_votes
+    from bayesscale.runs.folder import check_folder
+    from bayesscale.runs.votes import Settings, run_votes
+
+    check_folder(out, overwrite=overwrite)
+    sizes = tuple(sorted(set(o.numbers(at, "--at", whole))))
+    settings = Settings(
+        **({"at": sizes} if sizes else {}),
+        target=cast(Any, of),
+        sampler=sampler_of(draws, chains, warmup, lanes, tiers),
+        seed=seed,
+        plots=max_plots if plots else 0,
+    )
+    named: dict[str, Any] = {
+        "model": o.listed([model]), "problem": problem, "votes": o.listed([columns]), "target": target, "n": n,
+        "none": none, "correct": correct, "available": available, "sep": o.separator(sep), "strict": strict,
+        "max_bad_fraction": max_bad_fraction,
+    }  # fmt: skip
+    found = read_votes(files, **named)
+    asked = {"files": [str(path) for path in files], **named}
+    with progress() as report:
+        outcome = run_votes(
+            found, settings, out=out, overwrite=overwrite, inputs=file_digests(files), arguments=asked, report=report
+        )
+    print_votes(outcome)
+    raise typer.Exit(exit_code(outcome))
+
+
+def exit_code(outcome: Outcome[Any]) -> int:
+    """0, or 4 where a fit failed its checks."""
+    return FAILED_FITS if outcome.counts["fail"] else 0
+
+
+def rate_laws_of(texts: Sequence[str] | None) -> tuple[RateLaw, ...]:
+    """The laws of success rates named; none named, none returned."""
+    from bayesscale.resampling.fitting import rate_law_named
+
+    return tuple(rate_law_named(name) for name in o.listed(texts))
+
+
+def targets_of(texts: Sequence[str] | None) -> tuple[Target, ...]:
+    """The targets named, once each; by default `solved`."""
+    from bayesscale.finding import InputError
+    from bayesscale.resampling.forecast import Target
+
+    named = tuple(dict.fromkeys(o.listed(texts))) or ("solved",)
+    for name in named:
+        if name not in get_args(Target):
+            known = ", ".join(get_args(Target))
+            raise InputError("PASSK-TARGET", f"--target {name!r} is unknown", fix=f"one of {known}")
+    return cast("tuple[Target, ...]", named)
+
+
+def whole(text: str) -> int:
+    """A whole number as people write large ones: 10000 or 1e4."""
+    value = float(text)
+    if value != int(value):
+        raise ValueError(text)
+    return int(value)
+
+
+def column_or_number(text: str | None) -> str | int | None:
+    """A whole number, or else a column's name."""
+    return int(text) if text is not None and text.isdecimal() else text
+
+
+def given(draws: int, chains: int, warmup: str | None, lanes: int | None, tiers: int | None) -> dict[str, Any]:
+    """The sampler's settings that were given."""
+    named = {"lanes": lanes, "tiers": tiers, "warmup": tuple(o.numbers([warmup], "--warmup", int)) if warmup else None}
+    return {"draws": draws, "chains": chains} | {name: value for name, value in named.items() if value is not None}
+
+
+def sampler_of(draws: int, chains: int, warmup: str | None, lanes: int | None, tiers: int | None) -> Sampler:
+    """The sampler's settings, its defaults where an option was not given.
+
+    Lanes are few, for every lane costs a gradient, empty ones among them, and tables often hold a handful of models.
+    """
+    from bayesscale.inference.settings import Sampler
+
+    settings: dict[str, Any] = {"lanes": FEW_LANES} | given(draws, chains, warmup, lanes, tiers)
+    return Sampler(**settings)
