@@ -96,11 +96,11 @@ def summary_table(
         for index in np.ndindex(draws.shape[2:]):
             scalar = draws[(slice(None), slice(None), *index)].ravel()
             label = name if not index else f"{name}[{','.join(map(str, index))}]"
-            row: dict[str, Any] = head | {"parameter": label, "mean": scalar.mean(), "sd": scalar.std(ddof=1)}
-            row |= {
-                f"q{round(100 * q):02d}": value
-                for q, value in zip(QUANTILES, np.quantile(scalar, QUANTILES), strict=True)
-            }
+            settled = bool((scalar == scalar[0]).all())  # a constant may be infinite: a tail that no power describes
+            quantiles = np.full(len(QUANTILES), scalar[0]) if settled else np.quantile(scalar, QUANTILES)
+            row: dict[str, Any] = head | {"parameter": label}
+            row |= {"mean": scalar[0] if settled else scalar.mean(), "sd": 0.0 if settled else scalar.std(ddof=1)}
+            row |= {f"q{round(100 * q):02d}": value for q, value in zip(QUANTILES, quantiles, strict=True)}
             row |= {key: float(measured[index]) for key, measured in diagnostics[name].items()}
             row["contraction"] = contraction(scalar, prior[name][(slice(None), *index)])
             row["findings"] = " ".join(sorted(f.code for f in findings if f.where == label))

@@ -71,7 +71,7 @@ def test_with_many_samples_the_posterior_is_near_least_squares():
     assert fit.below("Llama 3.1 8B", "GPT-4o") > 0.99 and fit.below("Llama 3.1 405B", "GPT-4o") < 0.01
     assert fit.latent().shape == (1000, 17, 2)
     # estimates from 30,000 samples are hardly moved
-    np.testing.assert_allclose(fit.latent().mean(axis=0)[:, 1], sampled().ceiling, atol=0.004)
+    np.testing.assert_allclose(fit.latent().mean(axis=0)[:, 1], sampled().ceiling, atol=0.006)
     table = fit.forecast([0.1, 0.9])
     assert (np.diff(table["median"]) > 0.1).all()
     assert ((fit.predict([0.1, 0.9]) >= [0.1, 0.9]) & (fit.predict([0.1, 0.9]) <= 1)).all()

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import bayesscale.cli
-from bayesscale.cli.resampling import whole
+from bayesscale.cli.sampling import whole
 from bayesscale.resampling.forecast import forecast
 from bayesscale.resampling.stored import load_rates, load_verifier, load_votes
 from bayesscale.resampling.verifier import Stakes

@@ -9,7 +9,7 @@ import xarray as xr
 from scipy.special import expit
 
 from bayesscale.curves import Curves
-from bayesscale.draws import QUANTILES, contraction
+from bayesscale.draws import QUANTILES, contraction, summary_table
 from bayesscale.finding import Finding, InputError
 from bayesscale.fitting import fit
 from bayesscale.inference.settings import Sampler
@@ -261,3 +261,10 @@ def test_a_task_that_is_not_there_is_refused(one):
 def test_refused_predictions(one, code, at, kind):
     with pytest.raises(InputError, match=code):
         one.predict(at, kind)
+
+
+def test_a_constant_is_summarised_even_if_it_is_infinite():
+    values, prior = {"tail_index": np.full((2, 50), np.inf)}, {"tail_index": np.full(10, np.inf)}
+    nothing = {"tail_index": {key: np.array(np.nan) for key in ("r_hat", "ess_bulk", "ess_tail")}}
+    (row,) = summary_table(values, prior, nothing, ()).to_dict("records")
+    assert row["q05"] == row["mean"] == np.inf and row["sd"] == 0

@@ -39,6 +39,7 @@ from bayesscale.simulation.resampling import VerifierLaw, simulate_verifier
 
 REFLEXION = Path(__file__).parents[1] / "../shared/data/resampling/reflexion_until_pass_logs.csv"
 SMALL = Sampler(chains=2, draws=250, warmup=(40, 60, 60), starts=1, lanes=16, tiers=0)
+RETRIES = Sampler(draws=300, warmup=(60, 100), starts=1, lanes=16, tiers=0)
 THETA = {
     "logit_acceptance": -0.7,
     "logit_share": 1.4,
@@ -305,7 +306,7 @@ def test_late_acceptances_are_wrong_more_often_where_they_are():
     rng = np.random.default_rng(0)
     attempt = np.repeat([1, 2, 4], 400)
     wrong = rng.random(1200) < expit(-2.0 + 1.0 * np.log2(attempt))
-    found = false_positive_by_attempt(attempt, ~wrong)
+    found = false_positive_by_attempt(attempt, ~wrong, sampler=RETRIES)
     assert found.slopes()["p_rises"][0] > 0.99
     own = found.table().set_index("attempt")
     assert own.loc[4, "mean"] == pytest.approx(wrong[800:].mean(), abs=0.03)
@@ -331,7 +332,9 @@ def test_real_retries_are_wrong_as_often_as_published():
     log = pd.read_csv(REFLEXION)
     group = log["benchmark"] + " " + log["language"]
     sure = surely_accepted(log["n_reflections"], group)
-    found = false_positive_by_attempt(log["n_reflections"][sure] + 1, log["solved_hidden"][sure], group[sure])
+    found = false_positive_by_attempt(
+        log["n_reflections"][sure] + 1, log["solved_hidden"][sure], group[sure], sampler=RETRIES
+    )
     place = {name: i for i, name in enumerate(found.groups)}
     share = found.wrong.sum(axis=1) / found.accepted.sum(axis=1)
     published = {"MBPP py": 0.163, "MBPP rs": 0.156, "HumanEval py": 0.014}

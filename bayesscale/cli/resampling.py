@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
 from bayesscale.cli import options as o
+from bayesscale.cli import sampling as q
 
 if TYPE_CHECKING:
-    from bayesscale.inference.settings import Sampler
     from bayesscale.rates import RateLaw
     from bayesscale.resampling.forecast import Target
-    from bayesscale.runs.results import Outcome
 
-FAILED_FITS = 4
-FEW_LANES = 24
 PASSK_EPILOG = o.example(
     "bayesscale passk data/resampling_counts/attempts.csv --model model --problem problem \\",
     "    --n n --correct n_correct --at 1,10,100,1000,10000 --out passk-results",
@@ -36,65 +32,18 @@ VOTES_EPILOG = o.example(
     "    --at 1,2,4,8,16,32 --out votes-results",
 )
 
-Model = Annotated[
-    str, typer.Option("--model", metavar="COL,...", help="Columns that together name a model.", rich_help_panel=o.DATA)
-]
-Problem = Annotated[
-    str, typer.Option("--problem", metavar="COL", help="Column that names the problem.", rich_help_panel=o.DATA)
-]
-N = Annotated[str, typer.Option("--n", metavar="COL", help="Samples drawn.", rich_help_panel=o.DATA)]
-Correct = Annotated[
-    str, typer.Option("--correct", metavar="COL", help="Correct samples among them.", rich_help_panel=o.DATA)
-]
-Stopping = Annotated[
-    str,
-    typer.Option(
-        "--stopping",
-        metavar="HOW|COL",
-        help="fixed, first_success, batch or capped: what ended the sampling of a problem; or a column that says so.",
-        rich_help_panel=o.DATA,
-    ),
-]
-Cap = Annotated[
-    str | None,
-    typer.Option(
-        "--cap", metavar="COL|N", help="The most samples a problem could get, unless fixed.", rich_help_panel=o.DATA
-    ),
-]
-Batch = Annotated[
-    int, typer.Option("--batch", min=1, help="Samples drawn at once, under batch.", rich_help_panel=o.DATA)
-]
-Covariates = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--covariates", metavar="COL,...", help="Numeric columns constant within a model.", rich_help_panel=o.DATA
-    ),
-]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed.", rich_help_panel=o.SAMPLING)]
-DrawsPerChain = Annotated[int, typer.Option("--draws", min=20, help="Draws per chain.", rich_help_panel=o.SAMPLING)]
-Chains = Annotated[int, typer.Option("--chains", min=2, help="Chains.", rich_help_panel=o.SAMPLING)]
-Warmup = Annotated[str | None, typer.Option("--warmup", metavar="N,...", hidden=True)]
-Lanes = Annotated[int | None, typer.Option("--lanes", min=2, hidden=True)]
-Tiers = Annotated[int | None, typer.Option("--tiers", min=0, hidden=True)]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results.", rich_help_panel=o.OUTPUT)]
-Plots = Annotated[bool, typer.Option("--plots/--no-plots", help="Draw pictures.", rich_help_panel=o.OUTPUT)]
-MaxPlots = Annotated[int, typer.Option("--max-plots", min=1, help="Models to draw at most.", rich_help_panel=o.OUTPUT)]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace an earlier run at --out.", rich_help_panel=o.OUTPUT)
-]
-
 
 def passk(
     files: o.Files,
-    model: Model,
-    problem: Problem,
-    n: N,
-    correct: Correct,
-    out: Out,
-    stopping: Stopping = "fixed",
-    cap: Cap = None,
-    batch: Batch = 1,
-    covariates: Covariates = None,
+    model: q.Model,
+    problem: q.Problem,
+    n: q.N,
+    correct: q.Correct,
+    out: q.Out,
+    stopping: q.Stopping = "fixed",
+    cap: q.Cap = None,
+    batch: q.Batch = 1,
+    covariates: q.Covariates = None,
     sep: o.Sep = None,
     strict: o.Strict = False,
     max_bad_fraction: o.MaxBad = 0.05,
@@ -145,15 +94,15 @@ def passk(
             rich_help_panel=o.MODEL,
         ),
     ] = False,
-    seed: Seed = 0,
-    draws: DrawsPerChain = 1000,
-    chains: Chains = 4,
-    warmup: Warmup = None,
-    lanes: Lanes = None,
-    tiers: Tiers = None,
-    plots: Plots = True,
-    max_plots: MaxPlots = 6,
-    overwrite: Overwrite = False,
+    seed: q.Seed = 0,
+    draws: q.Draws = 1000,
+    chains: q.Chains = 4,
+    warmup: q.Warmup = None,
+    lanes: q.Lanes = None,
+    tiers: q.Tiers = None,
+    plots: q.Plots = True,
+    max_plots: q.MaxPlots = 6,
+    overwrite: q.Overwrite = False,
 ) -> None:
     """Forecast how many problems are solved in k attempts, far beyond the samples too, and how sure that is."""
     from bayesscale.cli.coverage import print_coverage
@@ -167,18 +116,18 @@ def passk(
     laws, names = rate_laws_of(law), tuple(o.listed(covariates))
     settings = Settings(
         **({"laws": laws} if laws else {}),
-        at=tuple(o.numbers(at, "--at", whole)) or None,
+        at=tuple(o.numbers(at, "--at", q.whole)) or None,
         targets=targets_of(target),
         holdout=holdout,
         pool=pool,
         covariates=names,
-        sampler=sampler_of(draws, chains, warmup, lanes, tiers),
+        sampler=q.sampler_of(draws, chains, warmup, lanes, tiers),
         seed=seed,
         plots=max_plots if plots else 0,
     )
     columns: dict[str, Any] = {
         "model": o.listed([model]), "problem": problem, "n": n, "correct": correct, "stopping": stopping,
-        "cap": column_or_number(cap), "batch": batch, "covariates": list(names), "sep": o.separator(sep),
+        "cap": q.column_or_number(cap), "batch": batch, "covariates": list(names), "sep": o.separator(sep),
         "strict": strict, "max_bad_fraction": max_bad_fraction,
     }  # fmt: skip
     attempts = read_attempts(files, **columns)
@@ -188,15 +137,15 @@ def passk(
             attempts, settings, out=out, overwrite=overwrite, inputs=file_digests(files), arguments=asked, report=report
         )
     print_coverage(outcome)
-    raise typer.Exit(exit_code(outcome))
+    raise typer.Exit(q.exit_code(outcome))
 
 
 def verifier(
     files: o.Files,
-    model: Model,
-    problem: Problem,
-    n: N,
-    correct: Correct,
+    model: q.Model,
+    problem: q.Problem,
+    n: q.N,
+    correct: q.Correct,
     accepted: Annotated[
         str, typer.Option("--accepted", metavar="COL", help="Samples the verifier accepted.", rich_help_panel=o.DATA)
     ],
@@ -204,7 +153,7 @@ def verifier(
         str,
         typer.Option("--correct-accepted", metavar="COL", help="Correct ones among these.", rich_help_panel=o.DATA),
     ],
-    out: Out,
+    out: q.Out,
     labelled: Annotated[
         str | None,
         typer.Option(
@@ -214,10 +163,10 @@ def verifier(
             rich_help_panel=o.DATA,
         ),
     ] = None,
-    stopping: Stopping = "fixed",
-    cap: Cap = None,
-    batch: Batch = 1,
-    covariates: Covariates = None,
+    stopping: q.Stopping = "fixed",
+    cap: q.Cap = None,
+    batch: q.Batch = 1,
+    covariates: q.Covariates = None,
     sep: o.Sep = None,
     strict: o.Strict = False,
     max_bad_fraction: o.MaxBad = 0.05,
@@ -254,15 +203,15 @@ def verifier(
             "--max-samples", min=1, help="The most samples considered. (default: any)", rich_help_panel=o.MODEL
         ),
     ] = None,
-    seed: Seed = 0,
+    seed: q.Seed = 0,
     draws: Annotated[int, typer.Option("--draws", min=20, help="Draws per chain.", rich_help_panel=o.SAMPLING)] = 500,
-    chains: Chains = 4,
-    warmup: Warmup = None,
-    lanes: Lanes = None,
-    tiers: Tiers = None,
-    plots: Plots = True,
-    max_plots: MaxPlots = 6,
-    overwrite: Overwrite = False,
+    chains: q.Chains = 4,
+    warmup: q.Warmup = None,
+    lanes: q.Lanes = None,
+    tiers: q.Tiers = None,
+    plots: q.Plots = True,
+    max_plots: q.MaxPlots = 6,
+    overwrite: q.Overwrite = False,
 ) -> None:
     """Say how accurate resampling until a verifier accepts can get, and how many samples are worth drawing."""
     from dataclasses import replace
@@ -281,15 +230,15 @@ def verifier(
     settings = Settings(
         stakes=Stakes(benefit, cost, sample_cost),
         stronger=tuple(o.numbers(stronger, "--stronger", float)),
-        at=tuple(sorted(set(o.numbers(at, "--at", whole)))) or AT,
+        at=tuple(sorted(set(o.numbers(at, "--at", q.whole)))) or AT,
         cap=inf if max_samples is None else max_samples,
-        sampler=replace(VERIFIER_SAMPLER, **given(draws, chains, warmup, lanes, tiers)),
+        sampler=replace(VERIFIER_SAMPLER, **q.given(draws, chains, warmup, lanes, tiers)),
         seed=seed,
         plots=max_plots if plots else 0,
     )
     columns: dict[str, Any] = {
         "model": o.listed([model]), "problem": problem, "n": n, "correct": correct, "accepted": accepted,
-        "labelled": labelled, "correct_accepted": correct_accepted, "stopping": stopping, "cap": column_or_number(cap),
+        "labelled": labelled, "correct_accepted": correct_accepted, "stopping": stopping, "cap": q.column_or_number(cap),
         "batch": batch, "covariates": o.listed(covariates), "sep": o.separator(sep), "strict": strict,
         "max_bad_fraction": max_bad_fraction,
     }  # fmt: skip
@@ -300,13 +249,13 @@ def verifier(
             attempts, settings, out=out, overwrite=overwrite, inputs=file_digests(files), arguments=asked, report=report
         )
     print_verifier(outcome)
-    raise typer.Exit(exit_code(outcome))
+    raise typer.Exit(q.exit_code(outcome))
 
 
 def votes(
     files: o.Files,
-    model: Model,
-    problem: Problem,
+    model: q.Model,
+    problem: q.Problem,
     columns: Annotated[
         str,
         typer.Option(
@@ -322,7 +271,7 @@ def votes(
             rich_help_panel=o.DATA,
         ),
     ],
-    out: Out,
+    out: q.Out,
     n: Annotated[
         str | None, typer.Option("--n", metavar="COL", help="Samples drawn, to check.", rich_help_panel=o.DATA)
     ] = None,
@@ -355,15 +304,15 @@ def votes(
             rich_help_panel=o.MODEL,
         ),
     ] = "these",
-    seed: Seed = 0,
-    draws: DrawsPerChain = 1000,
-    chains: Chains = 4,
-    warmup: Warmup = None,
-    lanes: Lanes = None,
-    tiers: Tiers = None,
-    plots: Plots = True,
-    max_plots: MaxPlots = 6,
-    overwrite: Overwrite = False,
+    seed: q.Seed = 0,
+    draws: q.Draws = 1000,
+    chains: q.Chains = 4,
+    warmup: q.Warmup = None,
+    lanes: q.Lanes = None,
+    tiers: q.Tiers = None,
+    plots: q.Plots = True,
+    max_plots: q.MaxPlots = 6,
+    overwrite: q.Overwrite = False,
 ) -> None:
     """Forecast the accuracy of the most frequent answer among n samples, and whether voting pays."""
     from bayesscale.cli.samples import print_votes
@@ -374,11 +323,11 @@ def votes(
     from bayesscale.runs.votes import Settings, run_votes
 
     check_folder(out, overwrite=overwrite)
-    sizes = tuple(sorted(set(o.numbers(at, "--at", whole))))
+    sizes = tuple(sorted(set(o.numbers(at, "--at", q.whole))))
     settings = Settings(
         **({"at": sizes} if sizes else {}),
         target=cast(Any, of),
-        sampler=sampler_of(draws, chains, warmup, lanes, tiers),
+        sampler=q.sampler_of(draws, chains, warmup, lanes, tiers),
         seed=seed,
         plots=max_plots if plots else 0,
     )
@@ -394,12 +343,7 @@ def votes(
             found, settings, out=out, overwrite=overwrite, inputs=file_digests(files), arguments=asked, report=report
         )
     print_votes(outcome)
-    raise typer.Exit(exit_code(outcome))
-
-
-def exit_code(outcome: Outcome[Any]) -> int:
-    """0, or 4 where a fit failed its checks."""
-    return FAILED_FITS if outcome.counts["fail"] else 0
+    raise typer.Exit(q.exit_code(outcome))
 
 
 def rate_laws_of(texts: Sequence[str] | None) -> tuple[RateLaw, ...]:
@@ -420,33 +364,3 @@ def targets_of(texts: Sequence[str] | None) -> tuple[Target, ...]:
             known = ", ".join(get_args(Target))
             raise InputError("PASSK-TARGET", f"--target {name!r} is unknown", fix=f"one of {known}")
     return cast("tuple[Target, ...]", named)
-
-
-def whole(text: str) -> int:
-    """A whole number as people write large ones: 10000 or 1e4."""
-    value = float(text)
-    if value != int(value):
-        raise ValueError(text)
-    return int(value)
-
-
-def column_or_number(text: str | None) -> str | int | None:
-    """A whole number, or else a column's name."""
-    return int(text) if text is not None and text.isdecimal() else text
-
-
-def given(draws: int, chains: int, warmup: str | None, lanes: int | None, tiers: int | None) -> dict[str, Any]:
-    """The sampler's settings that were given."""
-    named = {"lanes": lanes, "tiers": tiers, "warmup": tuple(o.numbers([warmup], "--warmup", int)) if warmup else None}
-    return {"draws": draws, "chains": chains} | {name: value for name, value in named.items() if value is not None}
-
-
-def sampler_of(draws: int, chains: int, warmup: str | None, lanes: int | None, tiers: int | None) -> Sampler:
-    """The sampler's settings, its defaults where an option was not given.
-
-    Lanes are few, for every lane costs a gradient, empty ones among them, and tables often hold a handful of models.
-    """
-    from bayesscale.inference.settings import Sampler
-
-    settings: dict[str, Any] = {"lanes": FEW_LANES} | given(draws, chains, warmup, lanes, tiers)
-    return Sampler(**settings)
