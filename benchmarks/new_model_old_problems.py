@@ -16,6 +16,15 @@ coverage and width of the 90% equal-tailed interval; the same for models that sc
 difference in CRPS to the plain mean with its standard error over models; and, over problems not tried, the mean absolute and
 the root mean squared error of the predicted rates, where the plain mean predicts itself everywhere. Set OMP_NUM_THREADS=1
 where other work shares the processors.
+
+Measured with seed 0, every model held out once; mean absolute error of the score for difficulty / level only / plain mean, and
+coverage of the 90% interval with difficulties:
+
+    OTIS Mock AIME, 81 models, 45 problems     m = 5  .067 .084 .094, .94     10  .049 .061 .064, .90     20  .036 .042 .043, .91
+    GPQA Diamond, 45 models, 198 problems      m = 5  .096 .117 .150, .93     10  .092 .097 .109, .80     20  .057 .054 .058, .91
+
+Difficulties gain little where m is large or, on OTIS, where a model solves almost nothing. One problem's rate, not tried,
+is predicted with a mean absolute error of .100 .087 .073 (OTIS) and .201 .194 .175 (GPQA), against .18 .17 .17 and .28 .27 .26.
 """
 
 from __future__ import annotations

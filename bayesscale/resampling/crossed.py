@@ -5,17 +5,19 @@ The old models say how easy every problem is (`problem_difficulty`), the new mod
     old     c_mi ~ BetaBinomial(n_mi; mean sigmoid(l_m + e_i), concentration k)     l_m ~ N(l, S^2),  e_i ~ N(0, T^2)
     new     c_i  ~ BetaBinomial(n_i; mean sigmoid(level + slope e_i), concentration k_new)
 
-The Beta between a problem's mean and a model's own rate is what the two share no further: models agree about problems only
-so far. Each model's level is estimated beside the easinesses, not subtracted beforehand, and k, S and T maximise the Laplace
-evidence under weak priors, not the joint density, whose k is too large. The new model's p_i are integrated out in closed form,
-the error of e_i (normal, shrunk to the mean problem where few have tried it) by Gauss-Hermite quadrature. Three numbers are
-plugged in, not integrated over: k, S and T. The priors of `level` and of `k_new` are centred at what the old models say.
+The Beta leaves every model some rates of its own, since models agree about problems only in part. Each model's level is
+estimated beside the easinesses, not subtracted beforehand; k, S and T maximise the Laplace evidence under weak priors, not the
+joint density, whose k is too large. The new model's p_i are integrated out in closed form, the error of e_i (normal, shrunk to
+the mean problem where few have tried it) by Gauss-Hermite quadrature. Three numbers are plugged in, not integrated over: k, S
+and T. The priors of `level` and of `k_new` are centred at what the old models say.
 
-What it is for: the rate on each problem, also on those the new model never tried, and the accuracy over the whole benchmark.
-The gain is greatest while few problems were tried. What it is not for: pass@k far beyond the samples (10,000, say). Difficulty
-is itself censored at problems that no model solves, so that the tail stays unknown, and pass@10,000 forecast with shared
-difficulties was worse than without. A model whose order of problems is its own gains nothing either: its slope nears zero, the
-finding SLOPE says so, and `fit_crossed(..., difficulty=False)`, the same fit with e_i = 0, is there to compare with.
+What it is for: the rate on each problem, also on those the new model never tried, and the accuracy over the whole benchmark,
+from few problems or from an unlike selection. The gain in accuracy fades as more are tried at random: on GPQA Diamond there
+was none from 20 problems; rates of single problems stay about a third nearer (`benchmarks/new_model_old_problems.py`). What it
+is not for: pass@k far beyond the samples (10,000, say). Difficulty is itself censored at problems that no model solves, so
+that the tail stays unknown, and pass@10,000 forecast with shared difficulties was worse than without. A model whose order of
+problems is its own gains nothing either: its slope nears zero, the finding SLOPE says so, and `fit_crossed(...,
+difficulty=False)`, the same fit with e_i = 0, is there to compare with.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def benchmarks_of(attempts: Attempts, column: str) -> list[str]:
     return [key[place] for key in attempts.keys]
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=512)
 def difficulty_for(old: Attempts, key: tuple[str, ...], name: str, benchmark: str, *, difficulty: bool) -> Difficulty:
     """Return the difficulties of a benchmark from all old models but the one with this key."""
     of = benchmarks_of(old, benchmark)
