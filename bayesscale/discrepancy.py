@@ -97,7 +97,8 @@ def filter_gaussian(
         return (mean + gain * (residual - mean), variance * (1.0 - gain)), (mean, variance)
 
     rows = (residual, v, growth, keep, mask)
-    _, (mean, variance) = jax.lax.scan(advance, (jnp.zeros(()), jnp.zeros(())), rows)
+    nothing = jnp.zeros_like(residual[0] + growth[0])
+    _, (mean, variance) = jax.lax.scan(advance, (nothing, nothing), rows)
     gain = mask * variance / (variance + v)
     return Filtered(
         log_evidence=mask * normal_log_prob(residual, mean, variance + v),
@@ -124,8 +125,9 @@ def filter_matched(
         site = (jnp.where(seen, site_y, 0.0), jnp.where(seen, 1.0 / precision, WIDE))
         return after, (jnp.where(seen, log_z, 0.0), *after, *site)
 
-    by_row = {name: column for name, column in columns.items() if jnp.ndim(column) == 1}
-    _, outputs = jax.lax.scan(advance, (jnp.zeros(()), jnp.zeros(())), (law_mean, by_row, growth, keep))
+    by_row = {name: column for name, column in columns.items() if jnp.ndim(column) == jnp.ndim(columns["mask"])}
+    nothing = jnp.zeros_like(law_mean[0][0] + growth[0])
+    _, outputs = jax.lax.scan(advance, (nothing, nothing), (law_mean, by_row, growth, keep))
     return Filtered(*outputs)
 
 

@@ -212,11 +212,7 @@ def measure(values: NDArray) -> dict[str, NDArray]:
         constant = ~(np.ptp(draws, axis=(-2, -1)) > 0) & (draws[..., :1, :1] == draws).all(axis=(-2, -1))
     # constants, infinite ones among them, have no diagnostics
     varying = np.where(constant[..., None, None], 0.0, draws)
-    found = {
-        "r_hat": diagnostics.rhat(varying),
-        "ess_bulk": diagnostics.ess_bulk(varying),
-        "ess_tail": diagnostics.ess_tail(varying),
-    }
+    found = dict(zip(("r_hat", "ess_bulk", "ess_tail"), diagnostics.measure(varying), strict=True))
     return {name: np.where(constant, np.nan, value) for name, value in found.items()}
 
 

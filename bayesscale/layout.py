@@ -46,11 +46,14 @@ class Layout:
         return tuple(names)
 
     def values(self, u: CoordArray, facts: Columns) -> tuple[dict[str, jax.Array], Scalar]:
-        """Split a flat vector into named values; return them with the log prior density on the unconstrained axis."""
+        """Split a flat vector into named values; return them with the log prior density on the unconstrained axis.
+
+        Axes of `u` beyond the first are a batch.
+        """
         theta, log_prior = {}, jnp.zeros(())
         for parameter in self.parameters:
             place, shape = self.slices[parameter.name]
-            theta[parameter.name], density = constrain(parameter, u[place].reshape(shape), facts)
+            theta[parameter.name], density = constrain(parameter, u[place].reshape(shape + u.shape[1:]), facts)
             log_prior += density
         return theta, log_prior
 

@@ -42,8 +42,8 @@ class Model:
         return Layout(self.parameters, {"task": self.tasks, "rival": self.tasks, "hypothesis": self.tasks + 1})
 
     def log_likelihood(self, theta: Theta, columns: Columns) -> Scalar:
-        """Log likelihood of the unit."""
-        return jnp.sum(row_log_likelihood(self, theta, columns))
+        """Log likelihood of the unit; for single-curve laws, axes beyond the rows are a batch."""
+        return jnp.sum(row_log_likelihood(self, theta, columns), axis=0)
 
 
 @lru_cache(maxsize=256)
@@ -136,19 +136,29 @@ def log_density(model: Model, u: CoordArray, columns: Columns) -> Scalar:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """What a sampler needs to know: a log density of (u, columns), a draw from the prior, how many coordinates, a name."""
+    """What a sampler needs to know: a log density of (u, columns), a draw from the prior, how many coordinates, a name.
+
+    Where `broadcasts`, the density takes u (coord, lane) and columns (..., lane) as they are and answers (lane,).
+    """
 
     name: str
     dimension: int
     density: Callable[[CoordArray, Columns], Scalar]
     prior_draw: Callable[[jax.Array, Columns], CoordArray]
+    broadcasts: bool = False
 
 
 @lru_cache(maxsize=256)
 def target_of(model: Model) -> Target:
     """Return the sampling target of a model."""
     name = f"{model.law.name}|{model.likelihood.name}|{model.tasks}"
-    return Target(name, model.layout.dimension, partial(log_density, model), partial(prior_draw, model))
+    return Target(
+        name,
+        model.layout.dimension,
+        partial(log_density, model),
+        partial(prior_draw, model),
+        broadcasts=not model.law.joint,
+    )
 
 
 def numpyro_model(model: Model, columns: Columns) -> None:

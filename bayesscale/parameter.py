@@ -64,18 +64,19 @@ class Parameter:
 def constrain(parameter: Parameter, u: jax.Array, facts: Columns) -> tuple[jax.Array, Scalar]:
     """Map the unconstrained `u` to the parameter's support.
 
-    Returns the value and its log prior density on the unconstrained axis, log p(T(u)) + log|dT/du|, summed.
+    Returns the value and its log prior density on the unconstrained axis, log p(T(u)) + log|dT/du|, summed over the
+    parameter's dimensions; axes of `u` beyond them, and of the facts, are a batch.
     """
-    prior = parameter.prior_given(facts)
+    prior, own = parameter.prior_given(facts), tuple(range(len(parameter.dims)))
     if prior.support is constraints.real:
-        return u, jnp.sum(prior.log_prob(u))
+        return u, jnp.sum(prior.log_prob(u), axis=own)
     if isinstance(prior, dist.HalfNormal):
         # The quantile of Phi(u), written with the upper tail so that large scales keep their digits.
         scale: Any = prior.scale
-        return -scale * ndtri(0.5 * ndtr(-u)), jnp.sum(dist.Normal().log_prob(u))
+        return -scale * ndtri(0.5 * ndtr(-u)), jnp.sum(dist.Normal().log_prob(u), axis=own)
     transform = biject_to(prior.support)
     value = transform(u)
-    return value, jnp.sum(prior.log_prob(value) + transform.log_abs_det_jacobian(u, value))
+    return value, jnp.sum(prior.log_prob(value) + transform.log_abs_det_jacobian(u, value), axis=own)
 
 
 def unconstrain(parameter: Parameter, value: ArrayLike, facts: Columns) -> jax.Array:

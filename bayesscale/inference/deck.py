@@ -1,211 +1,248 @@
 """The deck: posteriors in lanes, between chunks.
 
-A `Unit` is one posterior on its way: started over-dispersed around every mode, adapted in phases, then drawn from. The `Deck`
-holds the units that are being advanced; after each chunk the host collects what was drawn, pools step sizes and metrics over
-a unit's chains, and hands freed lanes to the next unit.
+A *unit* is one posterior on its way: started over-dispersed around every mode, adapted in phases, then drawn from. The `Deck`
+holds the units that are being advanced, a slot of `chains` lanes each; after each chunk the host collects what was drawn,
+pools step sizes and metrics over a unit's chains, and hands freed slots to the next units. Everything is done for all slots
+at once: a loop in Python over a thousand units costs more than sampling them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesscale.inference.lanes import Kernel, Lane, Task, choose, kernel_of
+from bayesscale.inference.lanes import Kernel, Lanes, Task, kernel_of
 from bayesscale.inference.settings import Sampler
 from bayesscale.inference.start import Mode
 from bayesscale.model import Target
 
 type Arrays = Mapping[str, NDArray]
 
-
-@dataclass
-class Unit:
-    """A posterior on its way through the sampler."""
-
-    index: int
-    key: NDArray
-    centre: NDArray
-    whiten: NDArray
-    x: NDArray  # (chain, coord) current positions
-    log_step: float
-    modes: int
-    phase: int = 0
-    chunks: int = 0
-    kept: list[list[dict[str, NDArray]]] = field(default_factory=list)  # per chain, what each chunk finished
-
-
-def spread_out(whiten: NDArray, x: NDArray) -> NDArray:
-    """W x along the last axis, W a matrix or its diagonal."""
-    return x * whiten if whiten.ndim == 1 else x @ whiten.T
-
-
-def pull_back(whiten: NDArray, offset: NDArray) -> NDArray:
-    """Solve W x = offset along the last axis."""
-    return offset / whiten if whiten.ndim == 1 else np.linalg.solve(whiten, offset[..., None])[..., 0]
-
-
-def separate_modes(modes: Mode, i: int) -> list[int]:
-    """Starts that reached distinct maxima with mass, best first.
-
-    A maximum counts when it lies more than three whitened units from the better ones and its Laplace mass is within a
-    factor e^-5 of the best one's.
-    """
-    values, maps, places = (np.asarray(array[i]) for array in (modes.log_density, modes.whiten, modes.u))
-    if len(values) == 1:
-        return [0]
-    mass = values + np.linalg.slogdet(maps)[1]
-    order = np.argsort(np.where(np.isfinite(values), -values, np.inf))
-    chosen = [int(order[0])]
-    for j in order[1:]:
-        if not np.isfinite(values[j]) or mass[j] < mass[chosen[0]] - 5.0:
-            continue
-        distance = [np.linalg.norm(pull_back(maps[c], places[j] - places[c])) for c in chosen]
-        if min(distance) > 3.0:
-            chosen.append(int(j))
-    return chosen
-
-
-def start_unit(index: int, key: NDArray, modes: Mode, sampler: Sampler) -> Unit:
-    """Place the chains over-dispersed around every mode found."""
-    chosen = separate_modes(modes, index)
-    best = chosen[0]
-    places = np.asarray(modes.u[index])
-    centre, whiten = places[best], np.asarray(modes.whiten[index, best])
-    generator = np.random.default_rng(key.astype(np.uint32))
-    noise = sampler.spread * generator.standard_t(4, size=(sampler.chains, len(centre)))
-    offsets = [pull_back(whiten, places[chosen[c % len(chosen)]] - centre) for c in range(sampler.chains)]
-    x = np.stack(offsets) + np.clip(noise, -4.0, 4.0)
-    return Unit(
-        index, key, centre, whiten, x, np.log(0.8 * len(centre) ** -0.25), len(chosen), kept=blank(sampler.chains)
-    )
-
-
-def blank(chains: int) -> list[list[dict[str, NDArray]]]:
-    return [[] for _ in range(chains)]
-
-
 SPARE = 8
 """Lanes at the end that stay empty. Compiled loops may treat their last few elements apart from the rest and round them
 otherwise; a unit in those lanes would get other draws than in any other place."""
+SEPARATE, NEGLIGIBLE = 3.0, 5.0
+"""Maxima are distinct beyond this many whitened units, and count within this many nats of the best one's Laplace mass."""
+SHRINKAGE = 10.0
+"""Draws that the identity counts for when the metric is updated."""
+FIELDS = ("log_density", "energy", "diverged", "leapfrogs", "accept", "saturated")
+
+
+def spread_out(whiten: NDArray, x: NDArray) -> NDArray:
+    """W x for x (unit, chain, ..., coord), W (unit, coord, coord) or its diagonal (unit, coord)."""
+    if whiten.ndim == 2:
+        return x * whiten.reshape(len(whiten), *(1,) * (x.ndim - 2), -1)
+    return np.einsum("uij,u...j->u...i", whiten, x)
+
+
+def pull_back(whiten: NDArray, offset: NDArray) -> NDArray:
+    """Solve W x = offset for offset (unit, chain, coord)."""
+    if whiten.ndim == 2:
+        return offset / whiten[:, None]
+    return np.swapaxes(np.linalg.solve(whiten, np.swapaxes(offset, 1, 2)), 1, 2)
+
+
+def first_log_step(size: int) -> float:
+    """A step size that suits a standard normal of this many coordinates."""
+    return float(np.log(0.8 * size**-0.25))
+
+
+def separate_modes(modes: Mode) -> tuple[NDArray, NDArray]:
+    """Which starts reached distinct maxima with mass: (unit, start) order of the starts, best first, and whether each counts.
+
+    A maximum counts when it lies more than `SEPARATE` whitened units from the better ones that count and its Laplace mass is
+    within a factor exp(-`NEGLIGIBLE`) of the best one's.
+    """
+    values, places, maps = (np.asarray(array) for array in (modes.log_density, modes.u, modes.whiten))
+    units, starts = values.shape
+    order = np.argsort(np.where(np.isfinite(values), -values, np.inf), axis=1, kind="stable")
+    counts = np.zeros((units, starts), bool)
+    counts[:, 0] = True
+    if starts == 1:
+        return order, counts
+    rows = np.arange(units)[:, None]
+    value, place, whiten = values[rows, order], places[rows, order], maps[rows, order]
+    mass = value + np.linalg.slogdet(whiten)[1]
+    for j in range(1, starts):
+        near = np.zeros(units, bool)
+        for c in range(j):
+            distance = np.linalg.norm(pull_back(whiten[:, c], (place[:, j] - place[:, c])[:, None])[:, 0], axis=1)
+            near |= counts[:, c] & ~(distance > SEPARATE)
+        counts[:, j] = ~near & np.isfinite(value[:, j]) & (mass[:, j] >= mass[:, 0] - NEGLIGIBLE)
+    return order, counts
+
+
+def first_positions(modes: Mode, keys: NDArray, sampler: Sampler) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """Place every unit's chains over-dispersed around all its modes.
+
+    Returns centre (unit, coord), whitening map, positions (unit, chain, coord) and the number of modes (unit,).
+    """
+    order, counts = separate_modes(modes)
+    units, index = np.arange(len(order)), order[:, 0]
+    places = np.asarray(modes.u)
+    centre, whiten = places[units, index], np.asarray(modes.whiten)[units, index].copy()
+    number = counts.sum(axis=1)
+    # Chain c starts at the c-th mode that counts, in turn.
+    ranked = np.argsort(~counts, axis=1, kind="stable")
+    turn = np.arange(sampler.chains)[None] % number[:, None]
+    start = np.take_along_axis(order, np.take_along_axis(ranked, turn, axis=1), axis=1)
+    offset = pull_back(whiten, places[units[:, None], start] - centre[:, None])
+    shape = (sampler.chains, centre.shape[1])
+    noise = np.stack([np.random.default_rng(key.astype(np.uint32)).standard_t(4, size=shape) for key in keys])
+    return centre, whiten, offset + np.clip(sampler.spread * noise, -4.0, 4.0), number
+
+
+def updated_metric(whiten: NDArray, recent: NDArray) -> tuple[NDArray, NDArray]:
+    """Whiten once more by the covariance of recent draws (unit, draw, coord), shrunk to the identity; the maps and the change."""
+    n, p = recent.shape[1:]
+    if whiten.ndim == 2:
+        root = np.sqrt((n * recent.var(axis=1) + SHRINKAGE) / (n + SHRINKAGE))
+        return whiten * root, root
+    centred = recent - recent.mean(axis=1, keepdims=True)
+    covariance = np.swapaxes(centred, 1, 2) @ centred / (n - 1)
+    covariance[~np.isfinite(covariance).all(axis=(1, 2))] = np.eye(p)
+    root = np.linalg.cholesky((n * covariance + SHRINKAGE * np.eye(p)) / (n + SHRINKAGE))
+    return whiten @ root, root
 
 
 class Deck:
-    """The lanes and what lies in them. Host arrays are (…, lane), mutated between chunks only."""
+    """The lanes and what lies in them. Host arrays are (..., lane), mutated between chunks only."""
 
-    def __init__(self, target: Target, units: Arrays, sampler: Sampler) -> None:
-        self.columns, self.sampler = units, sampler
+    def __init__(self, target: Target, columns: Arrays, keys: NDArray, modes: Mode, sampler: Sampler) -> None:
+        self.columns, self.keys, self.sampler = columns, keys, sampler
         self.kernel: Kernel = kernel_of(target, sampler.steps, sampler.max_depth)
-        self.slots: list[Unit | None] = [None] * max(1, (sampler.lanes - SPARE) // sampler.chains)
-        lanes, p = -(-len(self.slots) * sampler.chains // SPARE) * SPARE + SPARE, target.dimension
-        self.key = np.zeros((2, lanes), np.uint32)
-        self.x, self.log_step = np.zeros((p, lanes)), np.zeros(lanes)
-        self.task = Task(
-            centre=np.zeros((p, lanes)),  # pyright: ignore[reportArgumentType]
-            whiten=np.repeat((np.ones(p) if sampler.starts == 0 else np.eye(p))[..., None], lanes, axis=-1),  # pyright: ignore[reportArgumentType]
-            columns={name: np.repeat(np.moveaxis(c[:1], 0, -1), lanes, axis=-1) for name, c in units.items()},  # pyright: ignore[reportArgumentType]
-            wanted=np.zeros(lanes),  # pyright: ignore[reportArgumentType]
-            adapting=np.zeros(lanes, bool),  # pyright: ignore[reportArgumentType]
-            target_accept=np.full(lanes, sampler.target_accept),  # pyright: ignore[reportArgumentType]
-        )
-        self.lanes: Lane | None = None
+        units, p, chains = len(keys), target.dimension, sampler.chains
+        self.phases = np.array([*sampler.warmup, sampler.draws])
+        self.limit = max(4, -(-sampler.patience * int(self.phases.sum()) // sampler.steps))
+
+        self.centre, self.whiten, self.x, self.modes = first_positions(modes, keys, sampler)
+        self.log_step = np.full(units, first_log_step(p))
+        self.draws = np.full((units, chains, sampler.draws, p), np.nan)
+        self.stats = {name: np.full((units, chains, sampler.draws), np.nan) for name in FIELDS}
+        self.finished = np.zeros(units, bool)
+
+        slots = max(1, (sampler.lanes - SPARE) // chains)
+        lanes = -(-slots * chains // SPARE) * SPARE + SPARE
+        self.unit, self.phase, self.chunks = np.full(slots, -1), np.zeros(slots, int), np.zeros(slots, int)
+        self.recent = np.zeros((slots, chains, max(sampler.warmup, default=1), p))
+        self.lane_key, self.salt = np.zeros((2, lanes), np.uint32), np.zeros(lanes, np.int32)
+        self.lane_x, self.lane_log_step = np.zeros((p, lanes)), np.zeros(lanes)
+        shape = (p,) if self.whiten.ndim == 2 else (p, p)
+        self.task = {
+            "centre": np.zeros((p, lanes)),
+            "whiten": np.zeros((*shape, lanes)) + (np.eye(p) if len(shape) == 2 else np.ones(p))[..., None],
+            "wanted": np.zeros(lanes),
+            "adapting": np.zeros(lanes, bool),
+            "target_accept": np.full(lanes, sampler.target_accept),
+        }
+        self.rows = {name: np.repeat(np.moveaxis(c[:1], 0, -1), lanes, axis=-1) for name, c in columns.items()}
+        self.lanes: Lanes | None = None
         self.changed = np.zeros(lanes, bool)
 
-    def place(self, slot: int, unit: Unit) -> None:
-        """Put a unit, in its current phase, into a slot."""
-        chains = self.sampler.chains
-        lanes = np.arange(slot * chains, (slot + 1) * chains)
-        phases = (*self.sampler.warmup, self.sampler.draws)
-        self.slots[slot] = unit
-        task: Any = self.task
-        task.centre[:, lanes] = unit.centre[:, None]
-        task.whiten[..., lanes] = unit.whiten[..., None]
+    def lanes_of(self, slots: NDArray) -> NDArray:
+        """Lanes of these slots, (slot, chain)."""
+        return slots[:, None] * self.sampler.chains + np.arange(self.sampler.chains)
+
+    def place(self, slots: NDArray, units: NDArray, phase: NDArray) -> None:
+        """Put units, at their current positions and in these phases, into slots."""
+        chains, lanes = self.sampler.chains, self.lanes_of(slots).ravel()
+        owner = np.repeat(units, chains)
+        self.unit[slots], self.phase[slots] = units, phase
+        self.task["centre"][:, lanes] = self.centre[owner].T
+        self.task["whiten"][..., lanes] = np.moveaxis(self.whiten[owner], 0, -1)
         for name, column in self.columns.items():
-            task.columns[name][..., lanes] = column[unit.index][..., None]
-        task.wanted[lanes], task.adapting[lanes] = phases[unit.phase], unit.phase < len(self.sampler.warmup)
-        salt = unit.phase + 16 * self.sampler.draws
-        for chain, lane in enumerate(lanes):
-            self.key[:, lane] = np.random.default_rng([*unit.key, salt, chain]).integers(0, 2**32, 2, np.uint32)
-        self.x[:, lanes], self.log_step[lanes] = unit.x.T, unit.log_step
+            self.rows[name][..., lanes] = np.moveaxis(column[owner], 0, -1)
+        self.task["wanted"][lanes] = np.repeat(self.phases[phase], chains)
+        self.task["adapting"][lanes] = np.repeat(phase < len(self.phases) - 1, chains)
+        # A stronger tier asks for other numbers of draws, which salts its randomness too.
+        self.salt[lanes] = np.repeat((16 * self.sampler.draws + phase) * chains, chains) + np.tile(
+            np.arange(chains), len(units)
+        )
+        self.lane_key[:, lanes] = self.keys[owner].T
+        self.lane_x[:, lanes] = self.x[units].reshape(len(lanes), -1).T
+        self.lane_log_step[lanes] = np.repeat(self.log_step[units], chains)
         self.changed[lanes] = True
 
-    def clear(self, slot: int) -> None:
-        chains = self.sampler.chains
-        self.slots[slot] = None
-        np.asarray(self.task.wanted)[slot * chains : (slot + 1) * chains] = 0
+    def enter(self, waiting: NDArray) -> NDArray:
+        """Fill empty slots with waiting units; those that still wait are returned."""
+        free = np.flatnonzero(self.unit < 0)[: len(waiting)]
+        entering = waiting[: len(free)]
+        if len(free):
+            self.chunks[free] = 0
+            self.place(free, entering, np.zeros(len(free), int))
+        return waiting[len(free) :]
 
-    def run(self) -> tuple[Any, NDArray, NDArray]:
-        """Advance one chunk; return what was emitted, and the lanes' draw counts and averaged log step sizes."""
-        # Numpy copies: jax may read a host array after the call returns, and these are written to between chunks.
-        task = jax.tree.map(np.copy, self.task)
+    def run(self) -> tuple[Any, NDArray, NDArray, NDArray]:
+        """Advance one chunk: what was emitted, draws per lane before and after, and averaged log step sizes."""
+        # Copies: jax may read a host array after the call returns, and these are written to between chunks.
+        task = Task(**jax.tree.map(np.copy, self.task), columns=jax.tree.map(np.copy, self.rows))  # pyright: ignore[reportArgumentType]
         if self.changed.any():
-            keys = jax.random.wrap_key_data(jnp.asarray(self.key.T.copy()))
-            fresh = self.kernel.fill(keys, self.x.copy(), self.log_step.copy(), task)
-            self.lanes = fresh if self.lanes is None else choose_lanes(self.changed.copy(), fresh, self.lanes)
+            new = (self.lane_key.copy(), self.salt.copy(), self.lane_x.copy(), self.lane_log_step.copy(), task)
+            # Always by the same program: another one may round the first log density otherwise.
+            self.lanes = self.kernel.refill(self.lanes or self.kernel.fill(*new), self.changed.copy(), *new)
             self.changed[:] = False
+        before = np.array(self.lanes.drawn)
         self.lanes, emitted = self.kernel.run(self.lanes, task)
-        return jax.tree.map(np.asarray, emitted), np.asarray(self.lanes.drawn), np.asarray(self.lanes.log_step_mean)
+        return (
+            jax.tree.map(np.asarray, emitted),
+            before,
+            np.array(self.lanes.drawn),
+            np.asarray(self.lanes.log_step_mean),
+        )
 
+    def collect(self, emitted: Any, before: NDArray) -> None:
+        """Take finished draws out of a chunk."""
+        place = before + np.cumsum(emitted.done, axis=0) - 1
+        step, lane = np.nonzero(emitted.done)
+        draw, (slot, chain) = place[step, lane].astype(int), np.divmod(lane, self.sampler.chains)
+        final = self.phase[slot] == len(self.phases) - 1
+        early = ~final
+        self.recent[slot[early], chain[early], draw[early]] = emitted.x[step[early], :, lane[early]]
+        to = (self.unit[slot[final]], chain[final], draw[final])
+        self.draws[to] = emitted.x[step[final], :, lane[final]]
+        for name in FIELDS:
+            self.stats[name][to] = getattr(emitted, name)[step[final], lane[final]]
 
-@jax.jit
-def choose_lanes(changed: jax.Array, new: Lane, old: Lane) -> Lane:
-    """Replace the lanes that changed; typed keys go through their data."""
-    data = choose(changed[:, None], jax.random.key_data(new.key), jax.random.key_data(old.key))
-    blank_key = jnp.zeros(())
-    merged = choose(changed, new._replace(key=blank_key), old._replace(key=blank_key))
-    return merged._replace(key=jax.random.wrap_key_data(data))
+    def next_phase(self, slots: NDArray, log_step_mean: NDArray) -> None:
+        """Pool step sizes over chains; unless warm-up is over, whiten once more by the covariance of the draws."""
+        phases = self.phase[slots].copy()
+        for phase in np.unique(phases):
+            group = slots[phases == phase]
+            units, wanted = self.unit[group], self.phases[phase]
+            self.log_step[units] = log_step_mean[self.lanes_of(group)].mean(axis=1)
+            self.x[units] = self.recent[group][:, :, wanted - 1]
+            if phase < len(self.phases) - 2:
+                recent = self.recent[group][:, :, wanted // 2 : wanted]
+                pooled = recent.reshape(len(group), -1, recent.shape[-1])
+                self.whiten[units], root = updated_metric(self.whiten[units], pooled)
+                self.x[units] = pull_back(root, self.x[units])
+                self.log_step[units] = first_log_step(recent.shape[-1])
+            self.place(group, units, np.full(len(group), phase + 1))
 
+    def advance(self) -> NDArray:
+        """Run a chunk and move units on; returns those that left the deck."""
+        emitted, before, drawn, log_step_mean = self.run()
+        self.collect(emitted, before)
+        held = self.unit >= 0
+        self.chunks[held] += 1
+        lanes = self.lanes_of(np.arange(len(self.unit)))
+        done = held & (drawn[lanes] >= self.task["wanted"][lanes]).all(axis=1)
+        last = self.phase == len(self.phases) - 1
+        leaving = np.flatnonzero((done & last) | (held & ~done & (self.chunks >= self.limit)))
+        self.finished[self.unit[leaving]] = done[leaving]
+        moving = np.flatnonzero(done & ~last)
+        if len(moving):
+            self.next_phase(moving, log_step_mean)
+        units = self.unit[leaving]
+        self.unit[leaving] = -1
+        self.task["wanted"][self.lanes_of(leaving).ravel()] = 0
+        return units
 
-FIELDS = ("x", "log_density", "energy", "diverged", "leapfrogs", "accept", "saturated")
-
-
-def collect(unit: Unit, lanes: NDArray, emitted: Any) -> None:
-    """Take the finished draws of a unit's lanes out of a chunk."""
-    for chain, lane in enumerate(lanes):
-        steps = np.flatnonzero(emitted.done[:, lane])
-        if len(steps):
-            unit.kept[chain].append({name: getattr(emitted, name)[steps, ..., lane] for name in FIELDS})
-
-
-def phase_draws(unit: Unit, chain: int, name: str) -> NDArray:
-    parts = unit.kept[chain]
-    return np.concatenate([part[name] for part in parts])
-
-
-def next_phase(unit: Unit, log_step_mean: NDArray, *, last: bool) -> None:
-    """Pool step sizes over chains; unless warm-up is over, whiten once more by the draws' covariance."""
-    x = np.stack([phase_draws(unit, chain, "x")[-1] for chain in range(len(unit.kept))])
-    unit.log_step, unit.x = float(np.mean(log_step_mean)), x
-    if not last:
-        recent = np.concatenate([(d := phase_draws(unit, c, "x"))[len(d) // 2 :] for c in range(len(unit.kept))])
-        n, p = recent.shape
-        if unit.whiten.ndim == 1:
-            root = np.sqrt((n * recent.var(axis=0) + 10.0) / (n + 10.0))
-            unit.whiten = unit.whiten * root
-        else:
-            root = np.linalg.cholesky((n * np.cov(recent.T).reshape(p, p) + 10.0 * np.eye(p)) / (n + 10.0))
-            unit.whiten = unit.whiten @ root
-        unit.x = pull_back(root, x)
-        unit.log_step = float(np.log(0.8 * p**-0.25))
-    unit.kept = blank(len(unit.kept))
-    unit.phase += 1
-
-
-def finish_unit(unit: Unit, sampler: Sampler) -> dict[str, NDArray]:
-    """Stack a unit's draws, NaN where the budget ran out."""
-    out: dict[str, NDArray] = {}
-    for name in FIELDS:
-        shape = (sampler.chains, sampler.draws) + ((len(unit.centre),) if name == "x" else ())
-        array = np.full(shape, np.nan)
-        for chain in range(sampler.chains):
-            if unit.phase == len(sampler.warmup) and unit.kept[chain]:
-                drawn = phase_draws(unit, chain, name)[: sampler.draws]
-                array[chain, : len(drawn)] = drawn
-        out[name] = array
-    out["u"] = unit.centre + spread_out(unit.whiten, out.pop("x"))
-    return out
+    def results(self) -> dict[str, NDArray]:
+        """Draws on the model's own axis and statistics, (unit, chain, draw[, coord]); NaN where the budget ran out."""
+        u = self.centre[:, None, None] + spread_out(self.whiten, self.draws)
+        return {"u": u, **self.stats, "finished": self.finished, "modes": self.modes}

@@ -8,8 +8,12 @@ its threshold.
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import irfft, next_fast_len, rfft
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
@@ -23,13 +27,25 @@ def split_chains(draws: Draws) -> Draws:
     return np.concatenate([draws[..., :half], draws[..., -half:]], axis=-2)
 
 
+@lru_cache(maxsize=16)
+def score_table(size: int) -> NDArray[np.float64]:
+    """Normal scores of ranks 1 to `size`."""
+    return ndtri((np.arange(1, size + 1) - 0.375) / (size + 0.25))
+
+
 def rank_normalise(draws: Draws) -> Draws:
-    """Replace draws by normal scores of their pooled ranks."""
+    """Replace draws by normal scores of their pooled ranks; ties share their mean rank."""
     *batch, chains, n = draws.shape
     flat = draws.reshape(-1, chains * n)
-    ranks = rankdata(flat, axis=-1, method="average")
-    scores = ndtri((ranks - 0.375) / (chains * n + 0.25))
-    return np.where(np.isfinite(flat).all(axis=-1, keepdims=True), scores, np.nan).reshape(*batch, chains, n)
+    order = np.argsort(flat, axis=-1)
+    scores = np.empty_like(flat)
+    np.put_along_axis(scores, order, np.broadcast_to(score_table(chains * n), flat.shape), axis=-1)
+    tied = np.flatnonzero((np.diff(np.take_along_axis(flat, order, axis=-1), axis=-1) == 0).any(axis=-1))
+    if len(tied):
+        ranks = rankdata(flat[tied], axis=-1, method="average")
+        scores[tied] = ndtri((ranks - 0.375) / (chains * n + 0.25))
+    scores[~np.isfinite(flat).all(axis=-1)] = np.nan
+    return scores.reshape(*batch, chains, n)
 
 
 def plain_rhat(draws: Draws) -> NDArray[np.float64]:
@@ -51,9 +67,9 @@ def rhat(draws: Draws) -> NDArray[np.float64]:
 def autocovariance(draws: Draws) -> Draws:
     """Biased autocovariance at every lag, by FFT."""
     n = draws.shape[-1]
-    size = 1 << (2 * n - 1).bit_length()
-    spectrum = np.fft.rfft(draws - draws.mean(-1, keepdims=True), size, axis=-1)
-    return np.fft.irfft(np.abs(spectrum) ** 2, size, axis=-1)[..., :n] / n
+    size = next_fast_len(2 * n - 1, real=True)
+    spectrum = rfft(draws - draws.mean(-1, keepdims=True), size, axis=-1)
+    return irfft(spectrum.real**2 + spectrum.imag**2, size, axis=-1)[..., :n] / n
 
 
 def effective_size(draws: Draws) -> NDArray[np.float64]:
@@ -87,6 +103,35 @@ def ess_tail(draws: Draws) -> NDArray[np.float64]:
         cut = np.quantile(split, probability, axis=(-2, -1), keepdims=True)
         sizes.append(effective_size((split <= cut).astype(float)))
     return np.where(np.isfinite(split).all(axis=(-2, -1)), np.minimum(*sizes), np.nan)
+
+
+class Measured(NamedTuple):
+    """R-hat and effective sample sizes, of the draws' leading axes."""
+
+    rhat: NDArray[np.float64]
+    ess_bulk: NDArray[np.float64]
+    ess_tail: NDArray[np.float64]
+
+
+MEASURED_AT_ONCE = 1 << 21
+"""Draws worked on together, so that what is sorted and transformed stays in the cache."""
+
+
+def measure(draws: Draws) -> Measured:
+    """Measure everything at once; ranks are taken once."""
+    *batch, chains, n = draws.shape
+    flat = draws.reshape(-1, chains, n)
+    rows = max(1, MEASURED_AT_ONCE // max(1, chains * n))
+    parts = [measure_block(flat[begin : begin + rows]) for begin in range(0, len(flat), rows)]
+    return Measured(*(np.concatenate(part).reshape(batch) for part in zip(*parts, strict=True)))
+
+
+def measure_block(draws: Draws) -> Measured:
+    split = split_chains(draws)
+    scores = rank_normalise(split)
+    folded = np.abs(split - np.median(split, axis=(-2, -1), keepdims=True))
+    worst_rhat = np.maximum(plain_rhat(scores), plain_rhat(rank_normalise(folded)))
+    return Measured(worst_rhat, effective_size(scores), ess_tail(draws))
 
 
 def bfmi(energy: Draws) -> NDArray[np.float64]:

@@ -9,74 +9,90 @@ The trajectory is the iterative form of multinomial NUTS: subtrees grow leaf by 
 (Betancourt 2017, generalised: momenta against the summed momentum) is checked for every balanced subtree through stored
 checkpoints (Phan, Pradhan & Jankowiak 2019, arXiv 1912.11554), then for the whole tree with biased progressive sampling.
 
-Coordinates are whitened: u = centre + W x, and the metric is the identity in x. Arrays are (coord, lane), lanes minor.
-A lane's randomness comes from its own key and its own step counter, and a posterior always enters at a chunk boundary, so
-its draws do not depend on its neighbours.
+Coordinates are whitened: u = centre + W x, and the metric is the identity in x. Arrays are (coord, lane), lanes minor, and
+the code is written for whole arrays rather than mapped over lanes, so that the compiler sees few, wide operations. Weights
+of points are kept relative to the start of their trajectory, w = exp(H_0 - H), which saves most logarithms and exponentials.
+
+A lane's randomness comes from its own key, its salt and the number of chunks since it was filled, and a posterior always
+enters at a chunk boundary, so its draws do not depend on its neighbours.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache, partial, reduce
+from operator import add
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import ndtri
+import numpy as np
 
 from bayesscale.model import Target
 
 DIVERGENCE = 1000.0
 """Energy error beyond which a trajectory is called divergent."""
+LARGEST_GAIN = 600.0
+"""Points better than their trajectory's start by more than this many nats weigh alike: far from the posterior only."""
+UNROLLED = 16
+"""Sums over up to this many coordinates are written out, so that they fuse with what uses them."""
+
+type Point = tuple[jax.Array, jax.Array, jax.Array]
+"""Position and gradient (coord, lane), and log density (lane,)."""
+type End = tuple[jax.Array, jax.Array, jax.Array]
+"""Position, momentum and gradient, (coord, lane) each."""
 
 
-class Lane(NamedTuple):
-    """State of one lane. Vectors are (coord,), checkpoints (max_depth, coord), the rest scalars."""
+class Lanes(NamedTuple):
+    """State of all lanes. Vectors are (coord, lane), checkpoints (slot, coord, lane), the rest (lane,)."""
 
-    key: jax.Array
-    step: jax.Array  # leapfrogs taken since the lane was filled: the counter of its random stream
+    key: jax.Array  # (2, lane) words of the unit's key
+    salt: jax.Array  # tells a unit's chains and phases apart
+    chunk: jax.Array  # chunks since the lane was filled: the counter of its random stream
     drawn: jax.Array  # trajectories finished since the phase began
-    # tip of the trajectory: where the next leapfrog starts
-    x: jax.Array
-    r: jax.Array
-    g: jax.Array
-    # ends of the tree
-    left: tuple[jax.Array, jax.Array, jax.Array]
-    right: tuple[jax.Array, jax.Array, jax.Array]
-    # proposal of the tree: position, log density, gradient
-    proposal: tuple[jax.Array, jax.Array, jax.Array]
-    log_weight: jax.Array
+    tip: End  # where the next leapfrog starts
+    left: End  # ends of the tree
+    right: End
+    proposal: Point  # of the tree
+    weight: jax.Array
     r_sum: jax.Array
     energy: jax.Array  # at the trajectory's start
     depth: jax.Array
     forward: jax.Array
-    # subtree under construction
-    leaf: jax.Array
-    sub_proposal: tuple[jax.Array, jax.Array, jax.Array]
-    sub_log_weight: jax.Array
+    leaf: jax.Array  # of the subtree under construction, as are the next six
+    sub_proposal: Point
+    sub_weight: jax.Array
     sub_r_sum: jax.Array
     turned: jax.Array
     checkpoint_r: jax.Array
     checkpoint_sum: jax.Array
     accept_sum: jax.Array
     leapfrogs: jax.Array
-    # dual averaging of the log step size (Hoffman & Gelman 2014)
-    log_step: jax.Array
+    log_step: jax.Array  # dual averaging of the log step size (Hoffman & Gelman 2014)
     log_step_mean: jax.Array
     error_mean: jax.Array
     shrink_to: jax.Array
 
 
 class Task(NamedTuple):
-    """What a lane works on: its whitening, its data, how many trajectories it owes and whether it is adapting."""
+    """What the lanes work on: whitening, data, how many trajectories each owes and whether it is adapting."""
 
-    centre: jax.Array
-    whiten: jax.Array
-    columns: dict[str, jax.Array]
+    centre: jax.Array  # (coord, lane)
+    whiten: jax.Array  # (coord, coord, lane), or (coord, lane) for a diagonal
+    columns: dict[str, jax.Array]  # (..., lane)
     wanted: jax.Array
     adapting: jax.Array
     target_accept: jax.Array
+
+
+class Noise(NamedTuple):
+    """Random numbers of one step: standard normals (coord, lane), uniforms (lane,) and coins (lane,)."""
+
+    momentum: jax.Array
+    leaf: jax.Array
+    tree: jax.Array
+    coins: jax.Array
 
 
 class Emitted(NamedTuple):
@@ -93,17 +109,25 @@ class Emitted(NamedTuple):
 
 
 type Density = Callable[[jax.Array, Task], jax.Array]
+"""Log density (lane,) of whitened positions (coord, lane)."""
 
 
 def choose(condition: jax.Array, new: Any, old: Any) -> Any:
-    """Select a whole tree of arrays by one flag."""
+    """Select a whole tree of arrays by one flag per lane."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
+def dot(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Inner product over the coordinate axis, the last but one."""
+    if a.shape[-2] > UNROLLED:
+        return jnp.sum(a * b, axis=-2)
+    return reduce(add, (a[..., i, :] * b[..., i, :] for i in range(a.shape[-2])))
 
 
 def is_turning(r_left: jax.Array, r_right: jax.Array, r_sum: jax.Array) -> jax.Array:
     """Generalised U-turn: an end's momentum no longer points along the summed momentum (ends counted half)."""
     inner = r_sum - 0.5 * (r_left + r_right)
-    return (jnp.sum(r_left * inner, axis=-1) <= 0) | (jnp.sum(r_right * inner, axis=-1) <= 0)
+    return (dot(r_left, inner) <= 0) | (dot(r_right, inner) <= 0)
 
 
 def checkpoint_range(leaf: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -113,180 +137,233 @@ def checkpoint_range(leaf: jax.Array) -> tuple[jax.Array, jax.Array]:
     return last - trailing + 1, last
 
 
-def uniform_words(key: jax.Array, count: int) -> jax.Array:
-    """Uniforms inside (0, 1) from one 32-bit word each: half the random words that 64-bit uniforms cost."""
-    return (jax.random.bits(key, (count,), jnp.uint32).astype(float) + 0.5) * 2.0**-32
+ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
+ROUNDS = 13
 
 
-def begin_trajectory(lane: Lane, momentum: jax.Array, forward: jax.Array) -> Lane:
-    """Start a tree of one point at the current proposal."""
-    x, value, g = lane.proposal
-    zero, end = jnp.zeros_like(lane.log_weight), (x, momentum, g)
-    return lane._replace(
-        x=x,
-        r=momentum,
-        g=g,
-        left=end,
-        right=end,
-        log_weight=zero,
-        r_sum=momentum,
-        energy=0.5 * jnp.sum(momentum**2) - value,
-        depth=jnp.zeros_like(lane.depth),
-        leaf=jnp.zeros_like(lane.leaf),
-        forward=forward,
-        turned=jnp.zeros_like(lane.turned),
-        accept_sum=zero,
-        leapfrogs=jnp.zeros_like(lane.leapfrogs),
-    )
+def random_words(key: jax.Array, salt: jax.Array, counter: jax.Array) -> jax.Array:
+    """Hash (key (2, lane), salt (lane,), counter (..., lane)) to 32 random bits each: Threefry-2x32 with 13 rounds.
+
+    The counter-based generator of Salmon et al. 2011 (SC11, doi:10.1145/2063384.2063405), which passes every test of
+    TestU01 from 13 rounds on. jax's own runs 20 rounds in a loop that is not fused, key by key, and took longer than the
+    gradient.
+    """
+    keys = (key[0], key[1], key[0] ^ key[1] ^ np.uint32(0x1BD11BDA))
+    x, y = counter + keys[0], salt.astype(jnp.uint32) + keys[1]
+    y = jnp.broadcast_to(y, x.shape)
+    for i in range(ROUNDS):
+        turn = ROTATIONS[i % 8]
+        x = x + y
+        y = ((y << np.uint32(turn)) | (y >> np.uint32(32 - turn))) ^ x
+        if i % 4 == 3:
+            j = i // 4 + 1
+            x, y = x + keys[j % 3], y + keys[(j + 1) % 3] + np.uint32(j)
+    return x
 
 
-def adapt_step(lane: Lane, accept: jax.Array, target: jax.Array) -> Lane:
-    """One dual-averaging update of the log step size after a trajectory."""
-    t = lane.drawn + 1.0
-    error_mean = lane.error_mean + (target - accept - lane.error_mean) / (t + 10.0)
-    log_step = lane.shrink_to - jnp.sqrt(t) / 0.05 * error_mean
-    share = t**-0.75
-    mean = share * log_step + (1.0 - share) * lane.log_step_mean
-    return lane._replace(log_step=log_step, log_step_mean=mean, error_mean=error_mean)
+def normals(words: jax.Array, dtype: Any) -> jax.Array:
+    """Standard normals from the upper 23 bits of each word, in single precision: their own rounding is far below any Monte
+    Carlo error, and the inverse error function is the dearest part of a normal draw."""
+    centred = ((words >> 9).astype(jnp.int32) - (1 << 22)).astype(jnp.float32) + 0.5
+    return (math.sqrt(2.0) * jax.lax.erf_inv(centred * 2.0**-22)).astype(dtype)
 
 
-def advance(lane: Lane, task: Task, *, density: Density, max_depth: int) -> tuple[Lane, Emitted]:
-    """Take one leapfrog; finish the subtree, the tree and the draw if they end with it."""
-    value_and_gradient = jax.value_and_grad(density)
-    uniforms = uniform_words(jax.random.fold_in(lane.key, lane.step), 4 + lane.x.shape[0])
-    uniform_leaf, uniform_tree, uniform_side, uniform_next = uniforms[:4]
-    momentum = ndtri(uniforms[4:])
+def draw_noise(lanes: Lanes, steps: int) -> Noise:
+    """Draw a chunk's random numbers, step axis first. Coins are the low bits of the first momentum's words."""
+    size, count = len(lanes.r_sum), lanes.r_sum.shape[-1]
+    counter = jnp.arange(steps * (size + 2), dtype=jnp.uint32).reshape(steps, size + 2, 1)
+    # The first counters after a fill are those of its first momenta.
+    begin = lanes.chunk.astype(jnp.uint32) * np.uint32(steps * (size + 2)) + np.uint32(size)
+    words = random_words(lanes.key, lanes.salt, jnp.broadcast_to(counter, (*counter.shape[:2], count)) + begin)
+    dtype = lanes.r_sum.dtype
+    uniforms = (words[:, size:].astype(dtype) + 0.5) * 2.0**-32
+    momentum = normals(words[:, :size], jnp.float32)
+    return Noise(momentum, uniforms[:, 0], uniforms[:, 1], words[:, 0] & 1 == 1)
 
+
+def adapt_step(lanes: Lanes, accept: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """One dual-averaging update after a trajectory: log step size, its average, and the averaged error."""
+    t = lanes.drawn + 1.0
+    error_mean = lanes.error_mean + (target - accept - lanes.error_mean) / (t + 10.0)
+    log_step = lanes.shrink_to - 20.0 * jnp.sqrt(t) * error_mean
+    share = 1.0 / (jnp.sqrt(t) * jnp.sqrt(jnp.sqrt(t)))  # t^(-3/4)
+    return log_step, share * log_step + (1.0 - share) * lanes.log_step_mean, error_mean
+
+
+def value_and_gradient(density: Density, x: jax.Array, task: Task) -> tuple[jax.Array, jax.Array]:
+    """Log density (lane,) and its gradient (coord, lane); lanes do not see each other."""
+    value, pull = jax.vjp(lambda x: density(x, task), x)
+    return value, pull(jnp.ones_like(value))[0]
+
+
+def advance(lanes: Lanes, noise: Noise, task: Task, *, density: Density, max_depth: int) -> tuple[Lanes, Emitted]:
+    """Take one leapfrog; finish the subtree, the tree and the draw where they end with it."""
     # leapfrog
-    step_size = jnp.exp(lane.log_step) * jnp.where(lane.forward, 1.0, -1.0)
-    half = lane.r + 0.5 * step_size * lane.g
-    x = lane.x + step_size * half
-    value, g = value_and_gradient(x, task)
-    r = half + 0.5 * step_size * g
-    gain = lane.energy - (0.5 * jnp.sum(r**2) - value)  # log weight of the new point
-    gain = jnp.where(jnp.isnan(gain), -jnp.inf, gain)
-    diverged = gain < -DIVERGENCE
-    accept_sum = lane.accept_sum + jnp.minimum(1.0, jnp.exp(gain))
+    x, r, g = lanes.tip
+    step = jnp.exp(lanes.log_step) * jnp.where(lanes.forward, 1.0, -1.0)
+    half = r + 0.5 * step * g
+    x = x + step * half
+    value, g = value_and_gradient(density, x, task)
+    r = half + 0.5 * step * g
+    gain = lanes.energy - (0.5 * dot(r, r) - value)
+    diverged = ~(gain > -DIVERGENCE)
+    weight = jnp.where(diverged, 0.0, jnp.exp(jnp.minimum(gain, LARGEST_GAIN)))
+    accept_sum = lanes.accept_sum + jnp.minimum(1.0, weight)
+    leapfrogs = lanes.leapfrogs + 1
 
     # the leaf joins its subtree
-    fresh = lane.leaf == 0
-    sub_log_weight = jnp.where(fresh, gain, jnp.logaddexp(lane.sub_log_weight, gain))
-    take_leaf = fresh | (jnp.log(uniform_leaf) < gain - sub_log_weight)
-    sub_proposal = choose(take_leaf, (x, value, g), lane.sub_proposal)
-    sub_r_sum = jnp.where(fresh, r, lane.sub_r_sum + r)
+    fresh = lanes.leaf == 0
+    sub_weight = jnp.where(fresh, 0.0, lanes.sub_weight) + weight
+    take_leaf = noise.leaf * sub_weight < weight
+    sub_proposal = choose(take_leaf, (x, g, value), lanes.sub_proposal)
+    sub_r_sum = jnp.where(fresh, r, lanes.sub_r_sum + r)
 
     # balanced subtrees that end here
-    first, last = checkpoint_range(lane.leaf)
-    slots, even = jnp.arange(lane.checkpoint_r.shape[0]), lane.leaf % 2 == 0
-    store = (even & (slots == last))[:, None]
-    checkpoint_r = jnp.where(store, r, lane.checkpoint_r)
-    checkpoint_sum = jnp.where(store, sub_r_sum, lane.checkpoint_sum)
+    first, last = checkpoint_range(lanes.leaf)
+    slots, even = jnp.arange(lanes.checkpoint_r.shape[0])[:, None], lanes.leaf % 2 == 0
+    store = (even & (slots == last))[:, None, :]
+    checkpoint_r = jnp.where(store, r, lanes.checkpoint_r)
+    checkpoint_sum = jnp.where(store, sub_r_sum, lanes.checkpoint_sum)
     ends_here = ~even & (slots >= first) & (slots <= last)
     between = sub_r_sum - checkpoint_sum + checkpoint_r
-    turned = lane.turned | jnp.any(ends_here & is_turning(checkpoint_r, r, between))
+    turned = lanes.turned | jnp.any(ends_here & is_turning(checkpoint_r, r[None], between), axis=0)
 
     # the subtree joins the tree
     broken = turned | diverged
-    sub_done = broken | (lane.leaf + 1 == 1 << lane.depth)
+    sub_done = broken | (lanes.leaf + 1 == 1 << lanes.depth)
     whole = sub_done & ~broken
-    take_subtree = whole & (jnp.log(uniform_tree) < sub_log_weight - lane.log_weight)
-    proposal = choose(take_subtree, sub_proposal, lane.proposal)
+    take_subtree = whole & (noise.tree * lanes.weight < sub_weight)
+    proposal = choose(take_subtree, sub_proposal, lanes.proposal)
     tip = (x, r, g)
-    left, right = choose(whole & ~lane.forward, tip, lane.left), choose(whole & lane.forward, tip, lane.right)
-    log_weight = jnp.where(whole, jnp.logaddexp(lane.log_weight, sub_log_weight), lane.log_weight)
-    r_sum = jnp.where(whole, lane.r_sum + sub_r_sum, lane.r_sum)
-    depth = lane.depth + sub_done
-    tree_done = sub_done & (broken | is_turning(left[1], right[1], r_sum) | (depth >= max_depth))
+    left, right = choose(whole & ~lanes.forward, tip, lanes.left), choose(whole & lanes.forward, tip, lanes.right)
+    r_sum = jnp.where(whole, lanes.r_sum + sub_r_sum, lanes.r_sum)
+    turning = is_turning(left[1], right[1], r_sum)
+    depth = lanes.depth + sub_done
+    tree_done = sub_done & (broken | turning | (depth >= max_depth))
 
     # next leaf, next subtree or next trajectory
-    forward = jnp.where(sub_done, uniform_side < 0.5, lane.forward)
-    side = choose(forward, right, left)
-    next_x, next_r, next_g = choose(sub_done, side, tip)
-    grown = lane._replace(
-        step=lane.step + 1,
-        x=next_x,
-        r=next_r,
-        g=next_g,
-        left=left,
-        right=right,
+    forward = jnp.where(sub_done, noise.coins, lanes.forward)
+    momentum = noise.momentum.astype(x.dtype)
+    start = (proposal[0], momentum, proposal[1])
+    onward = choose(sub_done, choose(forward, right, left), tip)
+    adapting = tree_done & task.adapting & (lanes.drawn < task.wanted)
+    step_state = (lanes.log_step, lanes.log_step_mean, lanes.error_mean)
+    step_state = choose(adapting, adapt_step(lanes, accept_sum / leapfrogs, task.target_accept), step_state)
+    moved = Lanes(
+        key=lanes.key,
+        salt=lanes.salt,
+        chunk=lanes.chunk,
+        drawn=lanes.drawn + tree_done,
+        tip=choose(tree_done, start, onward),
+        left=choose(tree_done, start, left),
+        right=choose(tree_done, start, right),
         proposal=proposal,
-        log_weight=log_weight,
-        r_sum=r_sum,
-        depth=depth,
+        weight=jnp.where(tree_done, 1.0, jnp.where(whole, lanes.weight + sub_weight, lanes.weight)),
+        r_sum=jnp.where(tree_done, momentum, r_sum),
+        energy=jnp.where(tree_done, 0.5 * dot(momentum, momentum) - proposal[2], lanes.energy),
+        depth=jnp.where(tree_done, 0, depth),
         forward=forward,
-        leaf=jnp.where(sub_done, 0, lane.leaf + 1),
+        leaf=jnp.where(sub_done, 0, lanes.leaf + 1),
         sub_proposal=sub_proposal,
-        sub_log_weight=sub_log_weight,
+        sub_weight=sub_weight,
         sub_r_sum=sub_r_sum,
         turned=turned & ~sub_done,
         checkpoint_r=checkpoint_r,
         checkpoint_sum=checkpoint_sum,
-        accept_sum=accept_sum,
-        leapfrogs=lane.leapfrogs + 1,
+        accept_sum=jnp.where(tree_done, 0.0, accept_sum),
+        leapfrogs=jnp.where(tree_done, 0, leapfrogs),
+        log_step=step_state[0],
+        log_step_mean=step_state[1],
+        error_mean=step_state[2],
+        shrink_to=lanes.shrink_to,
     )
-    accept = accept_sum / grown.leapfrogs
-    adapted = choose(task.adapting, adapt_step(grown, accept, task.target_accept), grown)
-    restarted = begin_trajectory(adapted._replace(drawn=lane.drawn + 1), momentum, uniform_next < 0.5)
     emitted = Emitted(
-        done=tree_done,
+        done=tree_done & (lanes.drawn < task.wanted),
         x=proposal[0],
-        log_density=proposal[1],
-        energy=lane.energy,
+        log_density=proposal[2],
+        energy=lanes.energy,
         diverged=diverged,
-        leapfrogs=grown.leapfrogs,
-        accept=accept,
-        saturated=whole & (depth >= max_depth) & ~is_turning(left[1], right[1], r_sum),
+        leapfrogs=leapfrogs,
+        accept=accept_sum / leapfrogs,
+        saturated=whole & (depth >= max_depth) & ~turning,
     )
-    return choose(tree_done, restarted, grown), emitted
+    return moved, emitted
 
 
-def fill_lane(
-    key: jax.Array, x: jax.Array, log_step: jax.Array, task: Task, *, density: Density, max_depth: int
-) -> Lane:
-    """Set up a lane at position x."""
-    value, g = jax.value_and_grad(density)(x, task)
-    scalar, flag, count = jnp.zeros((), x.dtype), jnp.zeros((), bool), jnp.zeros((), jnp.int32)
-    point, start = (x, x, x), (x, value, g)
-    checkpoints = jnp.zeros((max_depth, x.shape[0]), x.dtype)
-    blank = Lane(
-        key, count, scalar, x, x, g, point, point, start, scalar, x, scalar, count, flag, count, start, scalar, x, flag,
-        checkpoints, checkpoints, scalar, scalar, log_step, log_step, scalar, log_step + math.log(2.0),
+def run_steps(lanes: Lanes, task: Task, *, density: Density, steps: int, max_depth: int) -> tuple[Lanes, Emitted]:
+    """Advance all lanes by `steps` leapfrogs; what lanes do beyond their last trajectory is not emitted."""
+
+    def one_step(lanes: Lanes, noise: Noise) -> tuple[Lanes, Emitted]:
+        return advance(lanes, noise, task, density=density, max_depth=max_depth)
+
+    lanes, emitted = jax.lax.scan(one_step, lanes, draw_noise(lanes, steps))
+    return lanes._replace(chunk=lanes.chunk + 1), emitted
+
+
+def fill_lanes(
+    key: jax.Array, salt: jax.Array, x: jax.Array, log_step: jax.Array, task: Task, *, density: Density, max_depth: int
+) -> Lanes:
+    """Set up lanes at positions x (coord, lane), each at the start of a trajectory."""
+    value, g = value_and_gradient(density, x, task)
+    zero = jnp.zeros_like(value)
+    flag, count = jnp.zeros(value.shape, bool), jnp.zeros(value.shape, jnp.int32)
+    blank = jnp.zeros((max(max_depth - 1, 1), *x.shape), x.dtype)
+    counter = jnp.broadcast_to(jnp.arange(len(x), dtype=jnp.uint32)[:, None], x.shape)
+    momentum = normals(random_words(key, salt, counter), x.dtype)
+    end, point = (x, momentum, g), (x, g, value)
+    return Lanes(
+        key=key, salt=salt, chunk=count, drawn=count, tip=end, left=end, right=end, proposal=point, weight=zero + 1.0,
+        r_sum=momentum, energy=0.5 * dot(momentum, momentum) - value, depth=count, forward=flag, leaf=count,
+        sub_proposal=point, sub_weight=zero, sub_r_sum=momentum, turned=flag, checkpoint_r=blank, checkpoint_sum=blank,
+        accept_sum=zero, leapfrogs=count, log_step=log_step, log_step_mean=log_step, error_mean=zero,
+        shrink_to=log_step + math.log(2.0),
     )  # fmt: skip
-    momentum = jax.random.normal(jax.random.fold_in(key, 0x7FFFFFFF), x.shape, x.dtype)
-    return begin_trajectory(blank, momentum, flag)
+
+
+def refill_lanes(
+    lanes: Lanes,
+    changed: jax.Array,
+    key: jax.Array,
+    salt: jax.Array,
+    x: jax.Array,
+    log_step: jax.Array,
+    task: Task,
+    *,
+    density: Density,
+    max_depth: int,
+) -> Lanes:
+    """Set up the lanes that changed, and leave the others."""
+    fresh = fill_lanes(key, salt, x, log_step, task, density=density, max_depth=max_depth)
+    return choose(changed, fresh, lanes)
 
 
 def whitened_density(target: Target, x: jax.Array, task: Task) -> jax.Array:
     """log density at u = centre + W x, W a matrix or, for large posteriors, its diagonal."""
-    # A product and a sum rather than a matrix product: it stays elementwise over lanes.
-    step = task.whiten * x if task.whiten.ndim == 1 else jnp.sum(task.whiten * x[None, :], axis=1)
-    return target.density(task.centre + step, task.columns)
-
-
-def run_steps(lanes: Lane, tasks: Task, *, density: Density, steps: int, max_depth: int) -> tuple[Lane, Emitted]:
-    """Advance all lanes by `steps` leapfrogs; lanes that owe nothing more stand still."""
-    advance_all = jax.vmap(partial(advance, density=density, max_depth=max_depth), in_axes=-1, out_axes=-1)
-
-    def one_step(lanes: Lane, _: None) -> tuple[Lane, Emitted]:
-        active = lanes.drawn < tasks.wanted
-        moved, emitted = advance_all(lanes, tasks)
-        return choose(active, moved, lanes), emitted._replace(done=emitted.done & active)
-
-    return jax.lax.scan(one_step, lanes, None, length=steps)
+    if task.whiten.ndim == 2:
+        u = task.centre + task.whiten * x
+    elif len(x) <= UNROLLED:
+        u = reduce(add, (task.whiten[:, j] * x[j] for j in range(len(x))), task.centre)
+    else:
+        u = task.centre + jnp.sum(task.whiten * x[None], axis=1)
+    if target.broadcasts:
+        return target.density(u, task.columns)
+    return jax.vmap(target.density, in_axes=-1)(u, task.columns)
 
 
 class Kernel(NamedTuple):
-    """The two compiled functions of a density: fill lanes, and run them for a chunk."""
+    """The compiled functions of a density: fill lanes, refill some, and run them for a chunk."""
 
-    fill: Callable[..., Lane]
-    run: Callable[..., tuple[Lane, Emitted]]
+    fill: Callable[..., Lanes]
+    refill: Callable[..., Lanes]
+    run: Callable[..., tuple[Lanes, Emitted]]
 
 
 def build_kernel(density: Density, *, steps: int, max_depth: int) -> Kernel:
     """Compile the kernel for a density of whitened coordinates."""
-    fill = jax.vmap(partial(fill_lane, density=density, max_depth=max_depth), in_axes=-1, out_axes=-1)
+    fill = partial(fill_lanes, density=density, max_depth=max_depth)
+    refill = partial(refill_lanes, density=density, max_depth=max_depth)
     run = partial(run_steps, density=density, steps=steps, max_depth=max_depth)
-    return Kernel(jax.jit(fill), jax.jit(run, donate_argnums=0))
+    return Kernel(jax.jit(fill), jax.jit(refill, donate_argnums=0), jax.jit(run, donate_argnums=0))
 
 
 @lru_cache(maxsize=128)

@@ -1,22 +1,31 @@
 """Where sampling starts: modes found from several places, and the curvature there.
 
-Damped Newton on the flat log density, with a fixed number of iterations so that it maps over a batch. The Hessian at the
-mode, its eigenvalues floored, gives the linear map that whitens the posterior before NUTS sees it.
+Damped Newton on the flat log density, all curves and starts of a batch in lanes, with a fixed number of iterations. The
+Hessian at the mode, its eigenvalues floored, gives the linear map that whitens the posterior before NUTS sees it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from bayesscale.model import Target
 from bayesscale.types import Columns, CoordArray, Scalar
 
-ITERATIONS = 40
+ITERATIONS = 30
+SCREENED = 4
+"""Prior draws looked at per start."""
+SETTLED = 0.05
+"""Nats a Newton step may still promise at a maximum."""
+LARGEST_BATCH = 256
+"""Starts climbed together."""
 LONGEST_STEP = 3.0
 SMALLEST_CURVATURE = 1e-3
 """Floor on Hessian eigenvalues: priors of unit scale keep real curvature above it."""
@@ -37,36 +46,112 @@ def floored_spectrum(hessian: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.maximum(jnp.abs(values), SMALLEST_CURVATURE), vectors
 
 
-def find_mode(density: Callable[[CoordArray, Columns], Scalar], start: CoordArray, columns: Columns) -> Mode:
-    """Climb from `start` by damped Newton steps; a step that does not climb is taken back and shortened."""
+def solve_floored(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Solve A x = b for symmetric A (coord, coord, lane) by L D L^T with pivots made positive and floored.
 
-    def value_gradient_hessian(u: CoordArray) -> tuple[Scalar, CoordArray, jax.Array]:
-        def gradient_and_value(v):  # noqa: ANN001, ANN202
-            value, gradient = jax.value_and_grad(density)(v, columns)
-            return gradient, (value, gradient)
+    Where A is not positive definite, x is the solution for a nearby matrix that is: a direction along which one climbs.
+    Written column by column for all lanes at once; lane by lane, LAPACK would take most of the search.
+    """
+    below, pivots, size = [], [], len(b)
+    for j in range(size):
+        column = a[:, j] - sum(lower * (lower[j] * pivot) for lower, pivot in zip(below, pivots, strict=True))
+        pivots.append(jnp.maximum(jnp.abs(column[j]), SMALLEST_CURVATURE))
+        below.append(jnp.where((jnp.arange(size) > j)[:, None], column / pivots[j], 0.0).at[j].set(1.0))
+    x = b
+    for j in range(size):
+        x = x - below[j].at[j].set(0.0) * x[j]
+    x = x / jnp.stack(pivots)
+    for j in reversed(range(size)):
+        x = x.at[j].add(-jnp.sum(below[j].at[j].set(0.0) * x, axis=0))
+    return x
 
-        hessian, (value, gradient) = jax.jacfwd(gradient_and_value, has_aux=True)(u)
-        return value, gradient, hessian
+
+def climb(target: Target, start: jax.Array, columns: Columns) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Climb from starts (coord, lane) by damped Newton steps; a step that does not climb is taken back and shortened.
+
+    Returns position (coord, lane), log density (lane,) and negative Hessian (coord, coord, lane) there, and whether the climb
+    arrived: another step would gain less than `SETTLED` nats.
+    """
+    density = target.density if target.broadcasts else jax.vmap(target.density, in_axes=-1)
+    size = len(start)
+    basis = jnp.broadcast_to(jnp.eye(size)[:, :, None], (size, *start.shape))
+
+    def gradient_and_value(u: jax.Array) -> tuple[jax.Array, jax.Array]:
+        value, pull = jax.vjp(lambda u: density(u, columns), u)
+        return pull(jnp.ones_like(value))[0], value
+
+    def measured(u: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        gradient, push, value = jax.linearize(gradient_and_value, u, has_aux=True)
+        return value, gradient, -jax.vmap(push)(basis)
 
     # The density is evaluated at one place only, at the proposal, because each place is compiled anew.
-    def climb(state, _):  # noqa: ANN001, ANN202
-        proposal, u, value, gradient, values, vectors, damping = state
-        new_value, new_gradient, hessian = value_gradient_hessian(proposal)
-        better = jnp.isfinite(new_value) & (new_value >= value) & jnp.all(jnp.isfinite(new_gradient))
-        new_values, new_vectors = floored_spectrum(-hessian)
+    def step(state, _):  # noqa: ANN001, ANN202
+        proposal, kept, damping = state
+        new = (proposal, *measured(proposal))
+        better = jnp.isfinite(new[1]) & (new[1] >= kept[1]) & jnp.all(jnp.isfinite(new[2]), axis=0)
+        better &= jnp.all(jnp.isfinite(new[3]), axis=(0, 1))
+        kept = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, kept)
         damping = jnp.clip(jnp.where(better, damping * 0.2, damping * 8.0 + 1e-2), 1e-8, 1e8)
-        new = (proposal, new_value, new_gradient, new_values, new_vectors)
-        u, value, gradient, values, vectors = jax.tree.map(
-            lambda a, b: jnp.where(better, a, b), new, (u, value, gradient, values, vectors)
-        )
-        step = vectors @ ((vectors.T @ gradient) / (values + damping))
-        step *= jnp.minimum(1.0, LONGEST_STEP / (jnp.linalg.norm(step) + 1e-12))
-        return (u + step, u, value, gradient, values, vectors, damping), None
+        move = solve_floored(kept[3] + damping * jnp.eye(size)[:, :, None], kept[2])
+        move *= jnp.minimum(1.0, LONGEST_STEP / (jnp.sqrt(jnp.sum(move**2, axis=0)) + 1e-12))
+        return (kept[0] + move, kept, damping), None
 
-    size = start.shape[0]
-    nowhere = (jnp.asarray(-jnp.inf), jnp.zeros(size), jnp.ones(size), jnp.eye(size), jnp.asarray(1e-2))
-    (_, u, value, _, values, vectors, _), _ = jax.lax.scan(climb, (start, start, *nowhere), None, length=ITERATIONS)
-    return Mode(u, value, vectors / jnp.sqrt(values))
+    lanes = start.shape[1]
+    nowhere = (start, jnp.full(lanes, -jnp.inf), jnp.zeros_like(start), basis)
+    begin = (start, nowhere, jnp.full(lanes, 1e-2))
+    (_, (u, value, gradient, curvature), _), _ = jax.lax.scan(step, begin, None, length=ITERATIONS)
+    gain = 0.5 * jnp.sum(gradient * solve_floored(curvature, gradient), axis=0)
+    return u, value, curvature, gain < SETTLED
+
+
+@lru_cache(maxsize=128)
+def mode_finder(target: Target, starts: int) -> Callable[[jax.Array, Columns], Mode]:
+    """Compile the mode search of a model: keys (unit, 2) and columns (unit, ...) to (unit, start) modes."""
+    density = jax.vmap(jax.vmap(target.density, in_axes=(0, None)))
+
+    def search(keys: jax.Array, columns: dict[str, jax.Array]) -> Mode:
+        def draw(words: jax.Array, facts: dict[str, jax.Array]) -> jax.Array:
+            split = jax.random.split(jax.random.wrap_key_data(words), SCREENED * starts)
+            return jax.vmap(target.prior_draw, in_axes=(0, None))(split, facts)
+
+        draws = jax.vmap(draw)(keys, columns)
+        # Half of the starts are pulled towards the prior's middle, where most posteriors are reached in a few steps.
+        pull = jnp.where(jnp.arange(SCREENED * starts) % 2 == 0, 0.3, 1.0)[:, None]
+        centre = jnp.mean(draws, axis=1, keepdims=True)
+        draws = centre + pull * (draws - centre)
+        # The better half of the starts comes from the best draws, the rest from draws as they come: other modes.
+        value = density(draws, columns)
+        value = jnp.where(jnp.isfinite(value), value, -jnp.inf).at[:, : starts // 2].set(jnp.inf)
+        chosen = jnp.argsort(-value, axis=1, stable=True)[:, :starts]
+        begin = jnp.take_along_axis(draws, chosen[..., None], axis=1)
+        units, size = len(begin), begin.shape[-1]
+        lanes = {name: jnp.repeat(jnp.moveaxis(c, 0, -1), starts, axis=-1) for name, c in columns.items()}
+        u, top, curvature, settled = climb(target, begin.reshape(units * starts, size).T, lanes)
+        top, settled = top.reshape(units, starts), settled.reshape(units, starts)
+        # A climb still under way is no maximum; where none arrived, the highest has to do.
+        top = jnp.where(settled | ~settled.any(axis=1, keepdims=True), top, -jnp.inf)
+        values, vectors = jax.vmap(floored_spectrum)(jnp.moveaxis(curvature, -1, 0))
+        whiten = vectors / jnp.sqrt(values)[:, None, :]
+        return Mode(u.T.reshape(units, starts, size), top, whiten.reshape(units, starts, size, size))
+
+    return jax.jit(search)
+
+
+def find_modes(target: Target, keys: NDArray, columns: Mapping[str, NDArray], starts: int) -> Mode:
+    """Search modes in batches of one fixed size; with no starts, climb once from the origin (large posteriors)."""
+    if starts == 0:
+        origin = np.zeros(target.dimension)
+        units = [{name: column[i] for name, column in columns.items()} for i in range(len(keys))]
+        found = [find_large_mode(target.density, origin, unit) for unit in units]
+        return jax.tree.map(lambda *arrays: np.stack([np.asarray(a) for a in arrays]), *found)
+    size, parts = max(1, min(LARGEST_BATCH // starts, 2048 // (starts * target.dimension))), []
+    search = mode_finder(target, starts)
+    for begin in range(0, len(keys), size):
+        index = np.minimum(np.arange(begin, begin + size), len(keys) - 1)
+        found = search(keys[index], {name: column[index] for name, column in columns.items()})  # pyright: ignore[reportArgumentType]
+        real = min(size, len(keys) - begin)
+        parts.append(jax.tree.map(lambda a: np.asarray(a)[:real], found))  # noqa: B023
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
 
 def find_large_mode(density: Callable[[CoordArray, Columns], Scalar], start: np.ndarray, columns: Columns) -> Mode:
