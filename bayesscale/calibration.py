@@ -20,7 +20,7 @@ from bayesscale.law import Law
 from bayesscale.likelihood import QUASI_BINOMIAL, Likelihood, link, quasi_variance
 from bayesscale.model import compose, derived_quantities, law_log_mean, prior_draw, sigma_of, theta_of
 from bayesscale.precision import enable_float64
-from bayesscale.units import Units, first_value
+from bayesscale.units import Units, facts_seen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +76,7 @@ def simulate_units(
         values = theta | dict(derived_quantities(model, theta))
         truths.append({name: float(value) for name, value in values.items()})
     columns = {name: np.stack([table[name] for table in tables]) for name in tables[0]}
-    columns |= {"chance": np.full(curves, np.nan)} | first_value(columns, columns["mask"])
+    columns |= {"chance": np.full(curves, np.nan)} | facts_seen(columns, columns["mask"])
     # The prior must be the one simulated from, which looked at no first value.
     columns["first_value"] = np.full(curves, 0.5)
     names = tuple(f"simulated {seed}/{i}" for i in range(curves))

@@ -14,14 +14,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 
 from bayesscale.parameter import Parameter
-from bayesscale.types import LogMean
+from bayesscale.types import Columns, LogMean
 
 Family = Literal["bayesian", "baseline"]
+
+
+class Edges(NamedTuple):
+    """A one-to-one map between a law's parameters and coordinates at the ends of the observed range.
+
+    Data say most about the curve where they are: in the values at the first and last shot the posterior is close to normal
+    where in a law's own parameters it is a bent ridge. Both functions take coordinates in the order of the law's parameters,
+    first axis coordinates, further axes a batch, and the facts `first_shots` and `last_shots`.
+
+    from_edges(w, facts) : parameters theta, and log |det d theta / d w|.
+    to_edges(theta, facts) : the coordinates w.
+    """
+
+    from_edges: Callable[[jax.Array, Columns], tuple[jax.Array, jax.Array]]
+    to_edges: Callable[[jax.Array, Columns], jax.Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +55,7 @@ class Law:
     family : "bayesian" laws average over tasks; "baseline" laws are curves fitted to curves.
     joint : whether one fit takes the curves of all tasks of a model.
     singular_at_zero : whether the law says nothing about n = 0, so that a shot offset is needed there.
+    edges : coordinates the sampler may use in place of the parameters, tied to the ends of the observed range; or None.
     """
 
     name: str
@@ -52,3 +68,4 @@ class Law:
     family: Family = "bayesian"
     joint: bool = False
     singular_at_zero: bool = False
+    edges: Edges | None = None

@@ -33,7 +33,7 @@ from bayesscale.law import Law
 from bayesscale.parameter import Parameter, constrain, unconstrain
 from bayesscale.precision import enable_float64
 from bayesscale.types import Columns, CoordArray, Scalar
-from bayesscale.units import first_value, pad
+from bayesscale.units import facts_seen, pad
 
 LOGIT_BOUND = 20.0
 LOG_SHOTS_BOUNDS = (-10.0, 20.0)
@@ -125,7 +125,7 @@ def mean_cells(curves: Curves) -> dict[str, NDArray[np.float64]]:
     width = _block(max(len(table["shots"]) for table in tables))
     columns = {name: np.stack([pad(table[name], width) for table in tables]) for name in ("shots", "value")}
     columns["mask"] = np.stack([np.arange(width) < len(table["shots"]) for table in tables]).astype(float)
-    return columns | {"chance": np.array(curves.chance)} | first_value(columns, columns["mask"])
+    return columns | {"chance": np.array(curves.chance)} | facts_seen(columns, columns["mask"])
 
 
 def _block(rows: int) -> int:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpyro
 
 from bayesscale.discrepancy import filter_rows, left_out_log_prob, sample_path
-from bayesscale.law import Law
+from bayesscale.law import Edges, Law
 from bayesscale.layout import Layout
 from bayesscale.likelihood import Likelihood, inverse_link, link
 from bayesscale.parameter import Parameter
@@ -138,7 +138,8 @@ def log_density(model: Model, u: CoordArray, columns: Columns) -> Scalar:
 class Target:
     """What a sampler needs to know: a log density of (u, columns), a draw from the prior, how many coordinates, a name.
 
-    Where `broadcasts`, the density takes u (coord, lane) and columns (..., lane) as they are and answers (lane,).
+    Where `broadcasts`, the density takes u (coord, lane) and columns (..., lane) as they are and answers (lane,). Coordinates
+    need not be the model's own: `restore` takes them there.
     """
 
     name: str
@@ -146,12 +147,15 @@ class Target:
     density: Callable[[CoordArray, Columns], Scalar]
     prior_draw: Callable[[jax.Array, Columns], CoordArray]
     broadcasts: bool = False
+    restore: Callable[[CoordArray, Columns], CoordArray] | None = None
 
 
 @lru_cache(maxsize=256)
 def target_of(model: Model) -> Target:
     """Return the sampling target of a model."""
     name = f"{model.law.name}|{model.likelihood.name}|{model.tasks}"
+    if model.law.edges is not None:
+        return edge_target(model, name, model.law.edges)
     return Target(
         name,
         model.layout.dimension,
@@ -159,6 +163,25 @@ def target_of(model: Model) -> Target:
         partial(prior_draw, model),
         broadcasts=not model.law.joint,
     )
+
+
+def edge_target(model: Model, name: str, edges: Edges) -> Target:
+    """Return the target in the law's edge coordinates; its parameters come first in the flat vector."""
+    count = len(model.law.parameters)
+
+    def restored(w: CoordArray, columns: Columns) -> tuple[CoordArray, Scalar]:
+        theta, log_determinant = edges.from_edges(w[:count], columns)
+        return jnp.concatenate([theta, w[count:]]), log_determinant
+
+    def density(w: CoordArray, columns: Columns) -> Scalar:
+        u, log_determinant = restored(w, columns)
+        return log_density(model, u, columns) + log_determinant
+
+    def draw(key: jax.Array, columns: Columns) -> CoordArray:
+        u = prior_draw(model, key, columns)
+        return jnp.concatenate([edges.to_edges(u[:count], columns), u[count:]])
+
+    return Target(name, model.layout.dimension, density, draw, True, lambda w, columns: restored(w, columns)[0])
 
 
 def numpyro_model(model: Model, columns: Columns) -> None:

@@ -18,8 +18,8 @@ from bayesscale.curves import Curves
 from bayesscale.finding import InputError
 from bayesscale.likelihood import Likelihood
 
-FACTS = ("chance", "first_value")
-"""Per-unit scalars a prior may look at."""
+FACTS = ("chance", "first_value", "first_shots", "last_shots")
+"""Per-unit scalars a prior or the sampler's coordinates may look at."""
 SMALLEST_RUN_VARIANCE = 1e-6
 """Runs whose spread on the logit scale is below this are copies of one another and say nothing about run noise."""
 
@@ -66,7 +66,7 @@ class Units:
         """Return the same units seeing only the rows where `keep` is true; `tag` enters the identity."""
         mask = self.columns["mask"] * keep
         digests = tuple(f"{digest}/{tag}" for digest in self.digests)
-        return replace(self, digests=digests, columns={**self.columns, "mask": mask, **first_value(self.columns, mask)})
+        return replace(self, digests=digests, columns={**self.columns, "mask": mask, **facts_seen(self.columns, mask)})
 
 
 def units_of(curves: Curves, likelihood: Likelihood, *, joint: bool = False, task_key: str | None = None) -> Units:
@@ -94,7 +94,7 @@ def units_of(curves: Curves, likelihood: Likelihood, *, joint: bool = False, tas
     columns["chance"] = np.array(
         [np.nanmean(curves.chance[list(m)]) if has_chance(curves, m) else np.nan for m in groups]
     )
-    columns |= first_value(columns, columns["mask"])
+    columns |= facts_seen(columns, columns["mask"])
     return Units(
         names=tuple(unit_name(curves, members, joint=joint, task_key=task_key) for members in groups),
         digests=tuple("+".join(curves.digest(i) for i in members) for members in groups),
@@ -224,8 +224,16 @@ def single_runs(curves: Curves, i: int) -> dict[str, NDArray]:
     return base | {"value": value, "se": se, "y": np.log(value) - np.log1p(-value), "runs": np.ones(len(rows))}
 
 
-def first_value(columns: Mapping[str, NDArray], mask: NDArray) -> dict[str, NDArray]:
-    """The first observed value of each unit, kept inside (0, 1), as a fact for priors."""
-    seen = np.where(mask > 0, columns["value"], np.nan)
-    first = np.array([row[np.isfinite(row)][0] if np.isfinite(row).any() else 0.5 for row in seen])
-    return {"first_value": np.clip(first, 1e-3, 1.0 - 1e-3)}
+def facts_seen(columns: Mapping[str, NDArray], mask: NDArray) -> dict[str, NDArray]:
+    """Facts of the rows the mask shows: each unit's first value, kept inside (0, 1), and the range of its shots."""
+    seen = mask > 0
+    any_seen, first = seen.any(axis=1), seen.argmax(axis=1)[:, None]
+    value = np.where(any_seen, np.take_along_axis(columns["value"], first, axis=1)[:, 0], 0.5)
+    shots = columns["shots"]
+    lowest = np.where(any_seen, np.where(seen, shots, np.inf).min(axis=1), 1.0)
+    highest = np.where(any_seen, np.where(seen, shots, -np.inf).max(axis=1), 2.0)
+    return {
+        "first_value": np.clip(value, 1e-3, 1.0 - 1e-3),
+        "first_shots": lowest,
+        "last_shots": np.maximum(highest, lowest + 1.0),  # the ends of a range, where one shot count is all there is
+    }

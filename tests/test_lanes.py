@@ -165,6 +165,7 @@ def unit_columns(units, trials=30.0, law=None):
     fields = {"successes": k, "trials": n, "log_choose": gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)}
     shots = np.tile(SHOTS, (units, 1))
     facts = {"chance": np.full(units, np.nan), "first_value": np.full(units, 0.3)}
+    facts |= {"first_shots": np.full(units, SHOTS[0]), "last_shots": np.full(units, SHOTS[-1])}
     y = np.log((k + 0.5) / (n - k + 0.5))
     return fields | facts | {"shots": shots, "mask": np.ones_like(shots), "y": y, "task": np.zeros_like(shots, int)}
 

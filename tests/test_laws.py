@@ -309,3 +309,16 @@ def test_two_logs_keep_their_digits_at_both_ends():
     theta = {"logit_ceiling": 40.0, "logit_zero_ratio": -40.0, "log_n50": 0.0, "log_slope": 0.0}
     log_p, log_q = LAWS["hill"].log_mean(n, **{key: jnp.asarray(value) for key, value in theta.items()})
     np.testing.assert_allclose([log_p[0], log_q[1]], np.log(1e-12), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name, law in LAWS.items() if law.edges is not None], scope="module")
+def test_edge_coordinates_are_a_change_of_variables(name):
+    """There and back again, with the determinant of automatic differentiation, over prior draws and ranges of shots."""
+    law, facts = LAWS[name], {"first_shots": jnp.asarray(2.0), "last_shots": jnp.asarray(700.0)}
+    assert law.edges is not None
+    theta = jnp.stack([prior_thetas(name)[p.name] for p in law.parameters])
+    w = law.edges.to_edges(theta, facts)
+    back, log_determinant = law.edges.from_edges(w, facts)
+    np.testing.assert_allclose(back, theta, rtol=1e-6, atol=1e-6)
+    jacobian = jax.vmap(jax.jacfwd(lambda w: law.edges.from_edges(w, facts)[0]), in_axes=1)(w)
+    np.testing.assert_allclose(log_determinant, jnp.linalg.slogdet(jacobian)[1], rtol=1e-6, atol=1e-6)

@@ -7,9 +7,11 @@ on what else is in the batch.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -108,7 +110,7 @@ def sample_many(
         if not len(pending):
             break
     return Posterior(
-        u=results["u"],
+        u=restored(target, results["u"], columns),
         log_density=results["log_density"],
         energy=results["energy"],
         diverging=results["diverged"],
@@ -119,6 +121,22 @@ def sample_many(
         distinct_modes=results["modes"],
         tier=tiers,
     )
+
+
+@lru_cache(maxsize=128)
+def restoring(target: Target) -> Callable[[NDArray, Arrays], jax.Array]:
+    """Compile the way back to the model's own coordinates, for u (unit, draw, coord)."""
+    assert target.restore is not None
+    return jax.jit(jax.vmap(jax.vmap(target.restore, in_axes=(0, None))))
+
+
+def restored(target: Target, u: NDArray, columns: Arrays) -> NDArray:
+    """Draws (unit, chain, draw, coord) on the model's own coordinates; missing draws stay missing."""
+    if target.restore is None:
+        return u
+    facts = {name: column for name, column in columns.items() if column.ndim == 1}
+    own = np.asarray(restoring(target)(u.reshape(len(u), -1, u.shape[-1]), facts)).reshape(u.shape)
+    return np.where(np.isfinite(u).all(axis=-1, keepdims=True), own, np.nan)
 
 
 def thinned(values: NDArray, draws: int) -> NDArray:

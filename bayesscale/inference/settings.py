@@ -39,7 +39,7 @@ class Sampler:
     max_depth: int = 7
     starts: int = 8
     lanes: int = 128
-    steps: int = 128
+    steps: int = 64
     patience: int = 60
     spread: float = 1.5
     tiers: int = 2

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.nn import log_sigmoid, sigmoid
 
-from bayesscale.law import Law
+from bayesscale.law import Edges, Law
 from bayesscale.laws.coordinates import CEILING, N50, from_log, level_below, safe_log_shots
 from bayesscale.parameter import Parameter
+from bayesscale.special import log1mexp
 
 REFERENCE = "Arora et al. 2024, arXiv:2410.16531, baselines"
 MEANING = {
@@ -75,6 +76,44 @@ def bounded_derived(*, logit_ceiling, logit_zero_ratio, log_n50, log_alpha):
     }
 
 
+def log_spread(facts):
+    """log of last over first shot."""
+    return jnp.log(facts["last_shots"]) - jnp.log(facts["first_shots"])
+
+
+def logit_of_nll(log_nll):
+    """logit p for NLL = -log p, and log |d logit p / d log NLL| = log(NLL / (1 - p))."""
+    nll = jnp.exp(jnp.clip(log_nll, -690.0, 690.0))
+    log_missing = log1mexp(nll)
+    return -nll - log_missing, log_nll - log_missing
+
+
+def power_from_edges(w, facts):
+    """Parameters from log NLL at the last shot, log of its relative fall over the range, and the logit of the share E of it.
+
+    With L the NLL at the last shot, L e^f its fall since the first, E = L s and D = log(n_last / n_first),
+    alpha = log(1 + e^f / (1 - s)) / D and e^C = L (1 - s) n_last^alpha; |d(log E, C, log alpha) / dw| = (d alpha / df) / alpha.
+    """
+    log_last, log_fall, logit_share = w
+    log_rest = log_sigmoid(-logit_share)
+    log_ratio = jnp.logaddexp(0.0, log_fall - log_rest)
+    alpha = log_ratio / log_spread(facts)
+    logit_ceiling, ceiling_slope = logit_of_nll(log_last + log_sigmoid(logit_share))
+    logit_first, first_slope = logit_of_nll(log_last + log_rest + alpha * jnp.log(facts["last_shots"]))
+    log_alpha = jnp.log(alpha)
+    determinant = log_fall - jnp.logaddexp(log_rest, log_fall) - jnp.log(log_ratio)
+    return jnp.stack([logit_ceiling, logit_first, log_alpha]), ceiling_slope + first_slope + determinant
+
+
+def power_to_edges(theta, facts):
+    log_e, log_c = (jnp.log(-log_sigmoid(part)) for part in theta[:2])
+    alpha = jnp.exp(theta[2])
+    log_rest = log_c - alpha * jnp.log(facts["last_shots"])
+    log_last = jnp.logaddexp(log_e, log_rest)
+    log_fall = log_rest + jnp.log(jnp.expm1(jnp.minimum(alpha * log_spread(facts), 690.0))) - log_last
+    return jnp.stack([log_last, log_fall, log_e - log_rest])
+
+
 POWER = Law(
     name="power",
     equation="NLL = e^C n^(-alpha) + E",
@@ -89,6 +128,7 @@ POWER = Law(
     derived_meaning=MEANING,
     family="baseline",
     singular_at_zero=True,
+    edges=Edges(power_from_edges, power_to_edges),
 )
 BOUNDED_POWER = Law(
     name="bounded_power",

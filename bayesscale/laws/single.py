@@ -48,6 +48,12 @@ MEANING = {
 }
 
 
+def growth(form: str, n: jax.Array, lam: jax.Array) -> jax.Array:
+    """g(n) of a form; the fixed ones need no general power."""
+    fixed = FORMS[form]
+    return box_cox(n, lam) if fixed is None else jnp.log1p(n) if fixed == 0.0 else jnp.asarray(n)
+
+
 def exponent(form: str, logit_lambda: jax.Array | None) -> jax.Array:
     """Return lambda of a form: fixed, or the sigmoid of its coordinate."""
     fixed = FORMS[form]
@@ -67,7 +73,7 @@ def on_curve_law(form: str) -> Law:
     """Build the free-slope law of a form in on-curve coordinates."""
 
     def log_odds(n, log_n50, log_kappa, lam):
-        return on_curve_slope(log_n50, log_kappa, lam) * (box_cox(n, lam) - box_cox(jnp.exp(log_n50), lam))
+        return on_curve_slope(log_n50, log_kappa, lam) * (growth(form, n, lam) - growth(form, jnp.exp(log_n50), lam))
 
     def log_mean(n, *, logit_ceiling, logit_floor_ratio, log_n50, log_kappa, logit_lambda=None):
         z = log_odds(n, log_n50, log_kappa, exponent(form, logit_lambda))
@@ -81,9 +87,8 @@ def on_curve_law(form: str) -> Law:
         return paper_quantities(a, k, logit_ceiling, logit_floor_ratio, lam, jnp.exp(log_n50))
 
     slope = "z(n) = kappa (g(n) - g(n50)) / (n50 (1+n50)^(lambda-1))"
-    return _law(
-        form, form, (CEILING, FLOOR, N50, KAPPA), f"p = beta + (gamma-beta) sigmoid(z(n)); {slope}", log_mean, derived
-    )
+    equation = f"p = beta + (gamma-beta) sigmoid(z(n)); {slope}"
+    return _law(form, form, (CEILING, FLOOR, N50, KAPPA), equation, log_mean, derived)
 
 
 def strict_law(form: str) -> Law:
@@ -93,7 +98,7 @@ def strict_law(form: str) -> Law:
 
     def log_mean(n, *, logit_rho, log_K, logit_ceiling, logit_floor_ratio, logit_lambda=None):
         slope = jnp.exp(log_K) * -log_sigmoid(logit_floor_ratio)
-        z = logit_rho + slope * box_cox(n, exponent(form, logit_lambda))
+        z = logit_rho + slope * growth(form, n, exponent(form, logit_lambda))
         return log_between(logit_ceiling, logit_floor_ratio, z)
 
     def derived(*, logit_rho, log_K, logit_ceiling, logit_floor_ratio, logit_lambda=None):
@@ -106,7 +111,12 @@ def strict_law(form: str) -> Law:
 
 
 def _law(
-    name: str, form: str, parameters: tuple[Parameter, ...], equation: str, log_mean: Callable, derived: Callable
+    name: str,
+    form: str,
+    parameters: tuple[Parameter, ...],
+    equation: str,
+    log_mean: Callable,
+    derived: Callable,
 ) -> Law:
     fixed = FORMS[form]
     g = {None: "((1+n)^lambda - 1)/lambda", 0.0: "log(1+n)", 1.0: "n"}[fixed]
