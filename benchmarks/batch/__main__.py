@@ -3,6 +3,7 @@
     python -m benchmarks.batch                                   everything, 1000 curves
     python -m benchmarks.batch --only engine,peers --workloads power --curves 200 --peer-curves 8
     python -m benchmarks.batch --power "draws=500 target_accept=.8"
+    python -m benchmarks.batch --only peers --peers "numpyro hand-jitted,nutpie low-rank edge"
 
 Sections (`--only`): engine, peers, poison, first, memory, scaling, cores. Times are processor time of this process unless
 marked as wall time. Peers are optional (`pip install -e '.[bench]'`); what is absent is said and skipped.

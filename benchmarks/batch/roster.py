@@ -14,10 +14,10 @@ PEERS: dict[str, Peer] = {
         Peer("nutpie diagonal", ("nutpie", "pymc", "numba"), pymc_peers.nutpie_diagonal),
         Peer("nutpie low-rank", ("nutpie", "pymc", "numba"), pymc_peers.nutpie_low_rank),
         Peer(
-            "nutpie diagonal, edge", ("nutpie", "pymc", "numba"), pymc_peers.nutpie_diagonal_edge, workloads=("power",)
+            "nutpie diagonal edge", ("nutpie", "pymc", "numba"), pymc_peers.nutpie_diagonal_edge, workloads=("power",)
         ),
         Peer(
-            "nutpie low-rank, edge", ("nutpie", "pymc", "numba"), pymc_peers.nutpie_low_rank_edge, workloads=("power",)
+            "nutpie low-rank edge", ("nutpie", "pymc", "numba"), pymc_peers.nutpie_low_rank_edge, workloads=("power",)
         ),
         Peer("PyMC default", ("pymc",), pymc_peers.pymc_default, compiles_every_time=True),
     )
