@@ -1,0 +1,117 @@
+"""One measurement per process: `python -m benchmarks.batch.process WHAT WORKLOAD CURVES SAMPLER --cores N` prints one JSON line.
+
+first    fit and leave: the caller times the whole process
+memory   fit in chunks, keep means and sds only, report the largest resident size
+speed    fit a few curves to compile, then all; report processor and wall time
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.batch.clock import count_compilations, measured
+
+CHUNK = 1000
+MEMORY_UNIT = 1024 if sys.platform != "darwin" else 1
+"""ru_maxrss counts KiB, on macOS bytes."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=["first", "memory", "speed"])
+    parser.add_argument("workload")
+    parser.add_argument("curves", type=int)
+    parser.add_argument("sampler")
+    parser.add_argument("--cores", default="", help="cores to use, with commas; inherited where not given")
+    parser.add_argument("--offset", type=int, default=0, help="first curve")
+    args = parser.parse_args()
+    if args.cores:
+        os.sched_setaffinity(0, [int(core) for core in args.cores.split(",")])
+    print(json.dumps(answer(args)), flush=True)
+
+
+def answer(args: argparse.Namespace) -> dict[str, float]:
+    """Do what was asked, in this process."""
+    from bayesscale.precision import enable_float64
+
+    enable_float64()
+    count_compilations()
+    from benchmarks.batch import engine
+    from benchmarks.batch.workloads import simulate
+
+    sampler, name = engine.sampler_from(args.sampler), args.workload
+    if args.what == "speed":
+        workload = simulate(name, args.curves, first=args.offset)
+        engine.fit(workload.take(range(min(4, args.curves))), sampler)
+        with measured() as spent:
+            engine.fit(workload, sampler)
+        return vars(spent)
+    kept = []
+    for start in range(0, args.curves, CHUNK):
+        workload = simulate(name, min(CHUNK, args.curves - start), first=start)
+        u = engine.fit(workload, sampler).u
+        kept.append((u.mean(axis=(1, 2)), u.std(axis=(1, 2))))
+        del u
+    return {"bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MEMORY_UNIT}
+
+
+def start(what: str, workload: str, curves: int, sampler: str, *, cores: str = "", offset: int = 0, cache: str = ""):
+    """Start such a process, with a persistent compilation cache where one is named."""
+    command = [sys.executable, "-m", "benchmarks.batch.process", what, workload, str(curves), sampler]
+    command += [f"--cores={cores}", "--offset", str(offset)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPILATION_CACHE")}
+    if cache:
+        environment |= {
+            "JAX_COMPILATION_CACHE_DIR": cache,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def result(process: subprocess.Popen) -> dict[str, float]:
+    """Wait for a process and read its line; a failed process raises."""
+    output, _ = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"the measuring process ended with status {process.returncode}")
+    return json.loads(output.splitlines()[-1])
+
+
+def first_results(workload: str, sampler: str) -> dict[str, float]:
+    """Wall seconds from starting Python to one fitted curve: with an empty, then with that same, now warm, cache."""
+    seconds = {}
+    with tempfile.TemporaryDirectory() as cache:
+        for label in ("empty cache", "warm cache"):
+            begin = time.perf_counter()
+            result(start("first", workload, 1, sampler, cache=str(Path(cache))))
+            seconds[label] = time.perf_counter() - begin
+    return seconds
+
+
+def peak_memory(workload: str, curves: int, sampler: str) -> float:
+    """GiB resident at most."""
+    return result(start("memory", workload, curves, sampler))["bytes"] / 2**30
+
+
+def two_cores(workload: str, curves: int, sampler: str, cores: list[int]) -> dict[str, float]:
+    """Wall seconds of the same curves on one core, by one process on two, and by two processes with half the curves each."""
+    first, both, half = str(cores[0]), f"{cores[0]},{cores[1]}", curves // 2
+    one = result(start("speed", workload, curves, sampler, cores=first))["wall"]
+    two = result(start("speed", workload, curves, sampler, cores=both))["wall"]
+    pair = [
+        start("speed", workload, half, sampler, cores=str(core), offset=half * k) for k, core in enumerate(cores[:2])
+    ]
+    split = max(result(process)["wall"] for process in pair)
+    return {"one core": one, "one process, two cores": two, "two processes": split}
+
+
+if __name__ == "__main__":
+    main()
