@@ -53,7 +53,7 @@ def plot_laws(
         ax.plot(shots, median, **style, lw=1.7, marker=marker, ms=4, markevery=sparse, zorder=3, label=label)
         for bound in bounds:
             ax.plot(shots, bound, **style, lw=0.7, alpha=0.6, zorder=2)
-    ax.plot([], [], color=NOTE, lw=0.7, label="90% interval")
+    ax.plot([], [], color=NOTE, lw=0.8, label="90% interval")
     draw_points(ax, points)
     if unseen is not None:
         draw_points(ax, unseen, held_out=True)

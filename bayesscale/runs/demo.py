@@ -115,9 +115,9 @@ def draw_answer(fits: Sequence[Fit], path: Path) -> Path:
     figure, axes = plt.subplots(1, len(drawn), figsize=(3.8 * len(drawn), 3.2), layout="constrained", squeeze=False)
     for place, (fit, ax) in enumerate(zip(drawn, axes[0], strict=True)):
         plot_curve(fit, ax=ax)
-        model, task, amount = fit.name.split(" / ")
+        _, task, amount = fit.name.split(" / ")
         failed = " (failed its checks)" if fit.status == "fail" else ""
-        write_title(ax, f"{model}, {task}, {int(amount):,} fine-tuning examples{failed}", above=1)
+        write_title(ax, f"{task}, {int(amount):,} fine-tuning examples{failed}", above=1)
         ax.text(1.0, THRESHOLD, f" {THRESHOLD:.0%}", va="bottom", fontsize=8, color="#4d4d4d")
         if place:
             ax.set_ylabel("")
