@@ -6,14 +6,14 @@ share every parameter, and the covariate log(1 + v) may move some of them. The c
 
     nothing · prior (logit rho) · efficiency (log K) · levels (gamma, beta) · all
 
-are fitted to the same data and compared by how they predict the conditioned curves' later shots, and by PSIS-LOO; the fit in
-which everything may move gives the posterior of each shift.
+are fitted to the same data, in one batch, and compared by how they predict the conditioned curves' later shots, and by
+PSIS-LOO; the fit in which everything may move gives the posterior of each shift.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,9 +30,9 @@ from bayesscale.law import Law
 from bayesscale.leave_one_out import importance_elpd
 from bayesscale.likelihood import Likelihood
 from bayesscale.pooled import Pooled, sample_pooled
-from bayesscale.pooling import Pool, complete, partial
+from bayesscale.pooling import Pool, complete, moves_fact, partial
 from bayesscale.precision import enable_float64, require_float64
-from bayesscale.units import units_of
+from bayesscale.units import Units, units_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,12 +96,13 @@ def which_moved(
     units = units_of(curves, chosen)
     keep = training_mask(units, share)
     moved_curves = np.flatnonzero(curves.covariates[condition] > 0)
-    fits, scores, rows = {}, {}, []
-    for step, (choice, names) in enumerate(MOVES.items()):
-        pooling = pooling_for(curves, condition, law, chosen, names)
-        versions = [units, units.masked(keep, f"{share:g}")]
-        whole, part = sample_pooled(curves, versions, law, chosen, pooling=pooling, sampler=sampler, seed=seed)
-        held = (units.columns["mask"] > 0) & ~keep
+    pooling = pooling_for(curves, condition, law, chosen)
+    versions = [moving(part, choice) for choice in MOVES for part in (units, units.masked(keep, f"{share:g}"))]
+    pooled = sample_pooled(
+        curves, versions, law, chosen, pooling=pooling, sampler=sampler, seed=seed, progress=progress
+    )
+    fits, scores, rows, held = {}, {}, [], (units.columns["mask"] > 0) & ~keep
+    for choice, whole, part in zip(MOVES, pooled[::2], pooled[1::2], strict=True):
         forecasts = forecasts_of([(part.fits[i], share, held[i]) for i in moved_curves if held[i].any()], seed)
         scores[choice] = np.array([f.log_score.mean() for f in forecasts])
         pointwise, k_hat = elpd(whole)
@@ -116,7 +117,6 @@ def which_moved(
                 "status": status,
             }
         )
-        progress(step + 1, len(MOVES))
     table = pd.DataFrame(rows)
     if not np.isfinite(table["log_score"]).any():
         raise InputError(
@@ -149,13 +149,22 @@ def check_condition(curves: Curves, condition: str, law: Law) -> None:
         )
 
 
-def pooling_for(
-    curves: Curves, condition: str, law: Law, likelihood: Likelihood, moved: tuple[str, ...]
-) -> dict[str, Pool]:
-    """Every law parameter scatters over groups (all keys but the condition); those named are moved by the condition too.
+def moving(units: Units, choice: str) -> Units:
+    """The same units under one choice: the others' shifts are switched off, so that one program serves all choices."""
+    switches = {moves_fact(name): np.full(len(units), float(name in MOVES[choice])) for name in MOVES["all"]}
+    return replace(
+        units,
+        digests=tuple(f"{digest}/{choice}" for digest in units.digests),
+        columns={**units.columns, **switches},
+    )
+
+
+def pooling_for(curves: Curves, condition: str, law: Law, likelihood: Likelihood) -> dict[str, Pool]:
+    """Every law parameter scatters over groups (all keys but the condition); those of `MOVES` are moved by the condition.
 
     A term by curve on top of a moved parameter lets single conditions leave the covariate's line.
     """
+    moved = MOVES["all"]
     group = "*".join(name for name in curves.key_names if name != condition) or "curve"
     pooling = {
         parameter.name: partial(

@@ -272,7 +272,7 @@ def forecast(
     columns = {name: c[0] for name, c in fit.unit.columns.items()}
     observed, y = columns["value"][rows], columns["y"][rows]
     # Likelihoods that are densities of the link's value are turned into densities of the value itself.
-    jacobian = np.asarray(log_link_jacobian(kind, value_of(kind, y))) if fit.model.likelihood.gaussian else 0.0
+    jacobian = np.asarray(log_link_jacobian(kind, value_of(kind, y))) if fit.model.likelihood.on_link_scale else 0.0
     return Forecast(
         curve=curve,
         name=fit.name,

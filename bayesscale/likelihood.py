@@ -19,6 +19,9 @@ Quasi-binomial. With N trials per run, R runs, y the logit of the mean accuracy 
 
 psi is the dispersion relative to a binomial. Real run variance falls with shots and ends below binomial, because every run
 answers the same items; a beta-binomial cannot follow it there.
+
+Heavy tails. `heavy_tailed` turns a likelihood that is Gaussian on the link scale into a Student-t with the same centre and
+its standard deviation as scale, so that single bad points weigh little.
 """
 
 from __future__ import annotations
@@ -55,7 +58,14 @@ class Likelihood:
     draw: Callable[[jax.Array, ObsArray, LogMean, Columns, Theta], ObsArray]
     extra: Callable[[LogMean, Columns, Theta], ObsArray] = lambda mean, columns, theta: jnp.zeros_like(mean[0])
     gaussian: bool = False
+    df: float | None = None
+    """Degrees of freedom where the row is Student-t around its site, with the site's variance as squared scale."""
     discrepancy: Parameter | None = None
+
+    @property
+    def on_link_scale(self) -> bool:
+        """Whether `log_prob` is a density of the link's value y, rather than of the value or the count."""
+        return self.gaussian or self.df is not None
 
     @property
     def all_parameters(self) -> tuple[Parameter, ...]:
@@ -86,6 +96,23 @@ def binomial_variance(mean: LogMean, trials: ObsArray | float) -> ObsArray:
 def normal_log_prob(y: ObsArray, centre: ObsArray, variance: ObsArray) -> ObsArray:
     """log Normal(y; centre, variance)."""
     return -0.5 * ((y - centre) ** 2 / variance + jnp.log(2.0 * math.pi * variance))
+
+
+STUDENT_DF = 4.0
+
+
+def heavy_tailed(likelihood: Likelihood, name: str, meaning: str, df: float = STUDENT_DF) -> Likelihood:
+    """Give the rows of a Gaussian likelihood Student-t tails: y ~ eta + sqrt(v) t(df), with the site's y and v."""
+
+    def log_prob(eta: ObsArray, mean: LogMean, columns: Columns, theta: Theta) -> ObsArray:
+        y, v = likelihood.site(mean, columns, theta)
+        return dist.StudentT(df, eta, jnp.sqrt(v)).log_prob(y)
+
+    def draw(key: jax.Array, eta: ObsArray, mean: LogMean, columns: Columns, theta: Theta) -> ObsArray:
+        _, v = likelihood.site(mean, columns, theta)
+        return inverse_link(likelihood.kind, eta + jnp.sqrt(v) * jax.random.t(key, df, jnp.shape(eta)))
+
+    return replace(likelihood, name=name, meaning=meaning, log_prob=log_prob, draw=draw, gaussian=False, df=df)
 
 
 # Discrepancy ----------------------------------------------------------------------------------------------------------
@@ -160,6 +187,13 @@ QUASI_BINOMIAL = Likelihood(
     draw=quasi_draw,
     extra=quasi_extra,
     gaussian=True,
+)
+
+
+QUASI_STUDENT = heavy_tailed(
+    QUASI_BINOMIAL,
+    "quasi_student",
+    f"as quasi_binomial, the mean Student-t with {STUDENT_DF:g} degrees of freedom: single bad points weigh little",
 )
 
 
@@ -337,26 +371,10 @@ LOG_NORMAL = Likelihood(
     gaussian=True,
 )
 
-STUDENT_DF = 4.0
-
-
-def student_log_prob(eta: ObsArray, mean: LogMean, columns: Columns, theta: Theta) -> ObsArray:
-    scale = jnp.sqrt(log_nll_variance(columns, theta))
-    return dist.StudentT(STUDENT_DF, eta, scale).log_prob(columns["y"])
-
-
-def student_draw(key: jax.Array, eta: ObsArray, mean: LogMean, columns: Columns, theta: Theta) -> ObsArray:
-    noise = jax.random.t(key, STUDENT_DF, jnp.shape(eta))
-    return jnp.exp(eta + jnp.sqrt(log_nll_variance(columns, theta)) * noise)
-
-
-STUDENT_T = replace(
+STUDENT_T = heavy_tailed(
     LOG_NORMAL,
-    name="student_t",
-    meaning=f"log NLL is Student-t with {STUDENT_DF:g} degrees of freedom: single bad points weigh little",
-    log_prob=student_log_prob,
-    draw=student_draw,
-    gaussian=False,
+    "student_t",
+    f"log NLL is Student-t with {STUDENT_DF:g} degrees of freedom: single bad points weigh little",
 )
 
 
@@ -388,6 +406,7 @@ LIKELIHOODS: Mapping[str, Likelihood] = {
     likelihood.name: likelihood
     for likelihood in (
         QUASI_BINOMIAL,
+        QUASI_STUDENT,
         BETA_BINOMIAL,
         BETA_BINOMIAL_SHOTS,
         BINOMIAL,

@@ -6,7 +6,9 @@ around a centre, by groups). On the unconstrained axis, and non-centred,
     u_c = centre + shift_c + sum_by tau_by * z_by[group_by(c)] + sum_v slope_v * x_v(c),
 
 with z ~ Normal(0, 1) or Student-t(4), tau ~ HalfNormal(spread), slope ~ Normal(0, 4 spread), centre ~ the parameter's own
-prior. `shift_c` is what the prior itself knows of a curve (its chance level). `by` names key columns ("model", "task", or
+prior. A fact `moves_<parameter>` of a curve, where there is one, multiplies what a covariate does to the parameter: its slopes
+and the term by curve beside them. It lets one program serve hypotheses that differ in which parameters a covariate moves.
+`shift_c` is what the prior itself knows of a curve (its chance level). `by` names key columns ("model", "task", or
 "model*task" for their combinations), or "curve" for a term of its own; `x_v` are covariates in units of their largest value,
 log(1 + v) by default (an amount of fine-tuning, say).
 """
@@ -154,6 +156,11 @@ class PooledModel[M: Poolable]:
         return sum(size for *_, size in self.sites())
 
 
+def moves_fact(parameter: str) -> str:
+    """Name of the fact that says whether a parameter's covariates act on a curve (1) or not (0)."""
+    return f"moves_{parameter}"
+
+
 def half_normal(u: jax.Array, scale: float) -> jax.Array:
     """A HalfNormal(scale) value from its normal score."""
     return -scale * ndtri(0.5 * ndtr(-u))
@@ -181,15 +188,16 @@ def per_curve(pooled: PooledModel, u: CoordArray, columns: Columns) -> tuple[dic
             continue
         centre = blocks[f"{name}_centre"][0]
         log_prior += constrain(parameter, centre, mean_facts(facts))[1]
-        v = centre + prior_shift(parameter, facts)
+        v, moves = centre + prior_shift(parameter, facts), facts.get(moves_fact(name), jnp.ones(()))
         for covariate in pool.covariates:
             slope = blocks[f"{name}_slope_{covariate}"][0]
             log_prior += dist.Normal(0.0, SLOPE_SPREADS * parameter.spread).log_prob(slope)
-            v += slope * jnp.asarray(pooled.design.covariates[covariate])
+            v += moves * slope * jnp.asarray(pooled.design.covariates[covariate])
         for by in pool.by:
             tau, z = blocks[f"{name}_tau_{by}"][0], blocks[f"{name}_z_{by}"]
             log_prior += dist.Normal().log_prob(tau) + jnp.sum(pool.scatter.log_prob(z))
-            v += half_normal(tau, parameter.spread) * z[jnp.asarray(pooled.design.groups[by])]
+            term = half_normal(tau, parameter.spread) * z[jnp.asarray(pooled.design.groups[by])]
+            v += moves * term if by == "curve" and pool.covariates else term
         theta[name] = jax.vmap(lambda w, f, p=parameter: constrain(p, w, f)[0])(
             jnp.broadcast_to(v, (pooled.curves,)), facts
         )

@@ -1,12 +1,18 @@
 """Forecasts of real many-shot accuracy curves: the default and its rivals, trained on 10, 20 and 50% of the shots axis.
 
     python -m benchmarks.icl_forecast FILE [--laws tempered,hill] [--draws 500] [--geometry]
+    python -m benchmarks.icl_forecast FILE --likelihood quasi_binomial,quasi_student --sigma-delta .12,.15,.2 [--no-pool]
 
 FILE is the table of Bertsch et al. 2024 (arXiv 2405.00200; columns model, dataset, n_shots, run, n_correct, n_test). The five
 main tasks are scored, without the model whose curves collapse. Chance levels are one over the number of labels. Prints, per
 predictor and share, means over curves: NRMSE of the posterior mean curve, CRPS, coverage of the 50% and 90% equal-tailed
-intervals of a new observation, width of the latter, log score, and the share of training fits that failed the gate. With
-``--geometry`` all curves are fitted on all rows instead, and the sampler's work is reported per law.
+intervals of a new observation, width of the latter, log score, and the share of training fits that failed the gate; then how
+many held-out points, on how many curves, lie outside their 90% interval.
+
+``--likelihood`` and ``--sigma-delta`` (scale of the discrepancy's HalfNormal prior) take lists, and every combination is
+fitted. ``--no-pool`` leaves the pooled fit and the mix out; with it, ``--reweight`` fits the first scale only (name the
+largest first) and reaches the others by importance resampling of its draws. With ``--geometry`` all curves are fitted on all
+rows instead, and the sampler's work is reported per law.
 """
 
 from __future__ import annotations
@@ -16,9 +22,15 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 import bayesscale as bs
+from bayesscale.fitting import fit_units
+from bayesscale.holdout import Forecast, enough_rows, forecasts_of, training_mask
 from bayesscale.laws import LAWS
+from bayesscale.likelihood import LIKELIHOODS, Likelihood, with_discrepancy
+from bayesscale.precision import enable_float64
+from bayesscale.units import units_of
 
 LABELS = {"banking77": 77, "clinic150": 151, "nlu": 68, "trec": 6, "trecfine": 50, "tacred-text": 42}
 COLLAPSED = "mistralai+Mistral-7B-v0.1"
@@ -36,19 +48,82 @@ def main_curves(curves: bs.Curves) -> bs.Curves:
     return curves.subset([i for i, key in enumerate(curves.keys) if key[1] != "tacred-text" and key[0] != COLLAPSED])
 
 
-def forecasts(curves: bs.Curves, laws: list[str], sampler: bs.Sampler) -> None:
-    evaluation = bs.evaluate(main_curves(curves), laws, shares=(0.1, 0.2, 0.5), full=False, sampler=sampler)
-    table = bs.score_table(evaluation.forecasts)
+def forecasts(curves: bs.Curves, laws: list[str], sampler: bs.Sampler, options: argparse.Namespace) -> None:
+    curves, scales, parts = main_curves(curves), options.sigma_delta, []
+    for name in options.likelihood:
+        if options.reweight:
+            parts += reweighted(curves, laws, LIKELIHOODS[name], scales, options.shares, sampler)
+            continue
+        for scale in scales:
+            likelihood = with_discrepancy(LIKELIHOODS[name], scale)
+            found = bs.evaluate(
+                curves,
+                laws,
+                shares=options.shares,
+                likelihood=likelihood,
+                full=False,
+                sampler=sampler,
+                pool=options.pool,
+            ).forecasts
+            parts.append((name, scale, found))
+            for share in options.shares:
+                print(bs.compare(found, curves, share=share).sentence, flush=True)
+    print(scores(parts).to_string())
+
+
+def scores(parts: list[tuple[str, float, tuple[Forecast, ...]]]) -> pd.DataFrame:
+    """Mean scores over curves of every variant, and how often a held-out point lies outside its 90% interval."""
+    tables = [bs.score_table(found).assign(likelihood=name, scale=scale) for name, scale, found in parts]
+    table = pd.concat(tables)
     table["failed"] = table["status"] == "fail"
-    scores = ["nrmse", "crps", "coverage50", "coverage90", "width90", "log_score", "failed"]
-    means = table.groupby(["law", "share"])[scores].mean()
-    means.insert(0, "curves", table.groupby(["law", "share"]).size())
-    print(means.round(4).to_string())
-    for share in (0.1, 0.2, 0.5):
-        print(bs.compare(evaluation.forecasts, evaluation.curves, share=share).sentence)
+    table["missed"] = ((1.0 - table["coverage90"]) * table["rows"]).round().astype(int)
+    table["curves_missed"] = table["missed"] > 0
+    by = table.groupby(["law", "share", "likelihood", "scale"])
+    means = by[["nrmse", "crps", "coverage50", "coverage90", "width90", "log_score", "failed"]].mean().round(4)
+    means.insert(0, "curves", by.size())
+    return means.join(by[["missed", "rows", "curves_missed"]].sum())
 
 
-def geometry(curves: bs.Curves, laws: list[str], sampler: bs.Sampler) -> None:
+def reweighted(
+    curves: bs.Curves,
+    laws: list[str],
+    likelihood: Likelihood,
+    scales: list[float],
+    shares: list[float],
+    sampler: bs.Sampler,
+) -> list[tuple[str, float, tuple[Forecast, ...]]]:
+    """Forecasts of independent fits under every scale, from draws under the first."""
+    enable_float64()
+    units, likelihood = units_of(curves, likelihood), with_discrepancy(likelihood, scales[0])
+    trained = []
+    for share in shares:
+        keep = training_mask(units, share)
+        able = [i for i in range(len(units)) if enough_rows(units, i, keep[i])]
+        held = (units.columns["mask"] > 0) & ~keep
+        for law in laws:
+            part = units.masked(keep, f"{share:g}").take(able)
+            fits = fit_units(part, LAWS[law], likelihood, sampler=sampler)
+            trained += [(fit, share, held[i]) for i, fit in zip(able, fits, strict=True) if isinstance(fit, bs.Fit)]
+            print(f"{likelihood.name} {law} {share:g}: {len(fits)} fits", flush=True)
+    again = {
+        s: [(resampled(fit, s / scales[0], scales[0]), share, held) for fit, share, held in trained] for s in scales
+    }
+    return [(likelihood.name, s, tuple(forecasts_of(entries, 0))) for s, entries in again.items()]
+
+
+def resampled(fit: bs.Fit, ratio: float, scale: float) -> bs.Fit:
+    """Resample the draws of a fit as if sigma_delta ~ HalfNormal(ratio * scale), by systematic importance resampling."""
+    sigma = fit.draws["sigma_delta"].ravel() / scale
+    weight = np.exp(-0.5 * sigma**2 * (ratio**-2 - 1.0))
+    places = (np.arange(len(sigma)) + 0.5) / len(sigma)
+    chosen = np.searchsorted(np.cumsum(weight / weight.sum()), places).clip(max=len(sigma) - 1)
+    return replace(
+        fit,
+        draws={name: x.reshape(-1, *x.shape[2:])[chosen].reshape(x.shape) for name, x in fit.draws.items()},
+    )
+
+
+def geometry(curves: bs.Curves, laws: list[str], sampler: bs.Sampler, options: argparse.Namespace) -> None:
     print(f"{'law':18s} fits leapfrogs/draw(median) divergent  R-hat<=1.01  failed  multimodal  seconds")
     rows = []
     for law in laws:
@@ -84,17 +159,32 @@ def worst_r_hat(fit: bs.Fit) -> float:
     return max((float(np.nanmax(v)) for v in values), default=np.inf)
 
 
+def numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+def names(text: str) -> list[str]:
+    return text.split(",")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file")
     parser.add_argument("--laws", default="tempered")
     parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--shares", type=numbers, default=[0.1, 0.2, 0.5])
+    parser.add_argument("--likelihood", type=names, default=["quasi_binomial"], metavar="NAME,...")
+    parser.add_argument("--sigma-delta", type=numbers, default=[0.15], metavar="SCALE,...")
+    parser.add_argument("--no-pool", dest="pool", action="store_const", const=False, default=None)
+    parser.add_argument("--reweight", action="store_true")
     parser.add_argument("--geometry", action="store_true")
     arguments = parser.parse_args()
+    if arguments.reweight and arguments.pool is not False:
+        parser.error("--reweight is for independent fits: add --no-pool")
     single = [name for name, law in LAWS.items() if not law.joint]
     laws = single if arguments.laws == "all" else arguments.laws.split(",")
     job = geometry if arguments.geometry else forecasts
-    job(read(arguments.file), laws, bs.Sampler(draws=arguments.draws))
+    job(read(arguments.file), laws, bs.Sampler(draws=arguments.draws), arguments)
 
 
 if __name__ == "__main__":

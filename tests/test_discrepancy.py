@@ -12,7 +12,7 @@ import scipy.stats
 from scipy.special import gammaln
 
 from bayesscale.discrepancy import filter_rows, left_out_log_prob, sample_path, smooth
-from bayesscale.likelihood import BETA_BINOMIAL, BINOMIAL, LOG_NORMAL, STUDENT_T, link
+from bayesscale.likelihood import BETA_BINOMIAL, BINOMIAL, LOG_NORMAL, QUASI_STUDENT, STUDENT_T, link
 
 SIGMA = 0.4
 THETA = {"log_tau": jnp.asarray(-2.0)}
@@ -127,11 +127,16 @@ LAW = np.array([0.18, 0.45, 0.8])
 
 def rows(likelihood, away=0.0):
     """Three rows of a likelihood, the law `away` from the data on the link scale, with parameters at usual values."""
-    theta = {"log_phi": jnp.asarray(3.5), "log_tau": jnp.asarray(-2.0)}
+    theta = {"log_phi": jnp.asarray(3.5), "log_tau": jnp.asarray(-2.0), "d0": jnp.asarray(0.4), "d1": jnp.asarray(-0.2)}
     if likelihood.kind == "counts":
         k, n = COUNTED["successes"], COUNTED["trials"]
         choose = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
-        fields = COUNTED | {"value": k / n, "y": np.log((k + 0.5) / (n - k + 0.5)), "log_choose": choose}
+        fields = COUNTED | {
+            "value": k / n,
+            "y": np.log((k + 0.5) / (n - k + 0.5)),
+            "log_choose": choose,
+            "runs": np.full(3, 5.0),
+        }
         logits = jnp.log(LAW / (1 - LAW)) + away
         mean = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
     else:
@@ -162,7 +167,9 @@ def grid_evidence(likelihood, columns, mean, theta, sigma, points=1201):
 
 
 @pytest.mark.parametrize(("sigma", "away"), [(0.1, 0.0), (0.3, 0.4), (0.6, -0.8)])
-@pytest.mark.parametrize("likelihood", [BINOMIAL, BETA_BINOMIAL, STUDENT_T], ids=lambda value: value.name)
+@pytest.mark.parametrize(
+    "likelihood", [BINOMIAL, BETA_BINOMIAL, QUASI_STUDENT, STUDENT_T], ids=lambda value: value.name
+)
 def test_matched_filter_is_near_the_integral(likelihood, sigma, away):
     columns, mean, theta = rows(likelihood, away)
     got = np.asarray(jax.jit(partial(filter_rows, likelihood))(mean, columns, theta, sigma).log_evidence)
@@ -171,7 +178,21 @@ def test_matched_filter_is_near_the_integral(likelihood, sigma, away):
     assert got.sum() == pytest.approx(want.sum(), abs=0.02)
 
 
-@pytest.mark.parametrize("likelihood", [BINOMIAL, BETA_BINOMIAL, STUDENT_T, LOG_NORMAL], ids=lambda value: value.name)
+@pytest.mark.parametrize("likelihood", [QUASI_STUDENT, STUDENT_T], ids=lambda value: value.name)
+def test_an_outlier_leaves_the_path_where_the_others_have_it(likelihood):
+    """One row far from the law, in units of its noise: its own evidence is the integral's, and the path hardly follows."""
+    columns, mean, theta = rows(likelihood)
+    v = likelihood.site(mean, columns, theta)[1]
+    columns["y"] = columns["y"].at[1].add(12.0 * jnp.sqrt(v[1]))
+    got = filter_rows(likelihood, mean, columns, theta, 0.1)
+    want = grid_evidence(likelihood, columns, mean, theta, 0.1)
+    np.testing.assert_allclose(got.log_evidence[:2], want[:2], atol=0.02)
+    assert abs(got.mean[1] - got.mean[0]) < 0.1
+
+
+@pytest.mark.parametrize(
+    "likelihood", [BINOMIAL, BETA_BINOMIAL, QUASI_STUDENT, STUDENT_T, LOG_NORMAL], ids=lambda value: value.name
+)
 def test_no_discrepancy_is_the_limit(likelihood):
     columns, mean, theta = rows(likelihood, 0.2)
     plain = likelihood.log_prob(link(likelihood.kind, mean), mean, columns, theta)
@@ -179,7 +200,7 @@ def test_no_discrepancy_is_the_limit(likelihood):
     np.testing.assert_allclose(rows_got, plain, atol=1e-5)
 
 
-@pytest.mark.parametrize("likelihood", [BINOMIAL, STUDENT_T], ids=lambda value: value.name)
+@pytest.mark.parametrize("likelihood", [BINOMIAL, QUASI_STUDENT, STUDENT_T], ids=lambda value: value.name)
 def test_left_out_rows_are_near_the_integral(likelihood):
     """log p(y_i | y_-i) is the log evidence of all rows less that of the others."""
     columns, mean, theta = rows(likelihood, 0.2)
@@ -194,7 +215,7 @@ def test_left_out_rows_are_near_the_integral(likelihood):
         assert got[row] == pytest.approx(everything - part, abs=0.02)
 
 
-@pytest.mark.parametrize("likelihood", [LOG_NORMAL, BINOMIAL], ids=lambda value: value.name)
+@pytest.mark.parametrize("likelihood", [LOG_NORMAL, BINOMIAL, QUASI_STUDENT], ids=lambda value: value.name)
 def test_gradients_are_finite_down_to_no_discrepancy(likelihood):
     columns, mean, theta = rows(likelihood)
     evidence = jax.jit(

@@ -17,10 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import bayesscale.cli
 from bayesscale.curves import Curves
 from bayesscale.finding import InputError
 from bayesscale.ingest import decode, parquet
 from bayesscale.ingest.table import file_digests, read_curves
+from bayesscale.runs.stored import write_csv
 
 COUNTS: dict[str, Any] = {"curve": ["model"], "successes": "ok", "trials": "n"}
 PROB: dict[str, Any] = {"curve": ["model"], "prob": "p"}
@@ -163,6 +165,9 @@ QUARANTINED: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "57-negative-shots": (COUNTS, "m,-1,1,40", "ROW-SHOTS", "shots=-1: negative"),
     "57-fractional-shots": (COUNTS, "m,1.5,1,40", "ROW-SHOTS", "not a whole number"),
     "58-nan": (PROB, "m,30,NaN,", "ROW-NUMBER", "p=NaN: NaN"),
+    "58-infinite-y": (PROB, "m,30,inf,", "ROW-NUMBER", "p=inf: infinite"),
+    "58-nan-shots": (COUNTS, "m,nan,1,40", "ROW-NUMBER", "shots=nan: NaN"),
+    "58-empty-shots": (COUNTS, "m,,1,40", "ROW-NUMBER", "shots=: missing"),
     "58-infinite-shots": (COUNTS, "m,-inf,1,40", "ROW-NUMBER", "shots=-inf: infinite"),
     "58-empty-y": (PROB, "m,30,,", "ROW-NUMBER", "p=: missing"),
     "58-word": (COUNTS, "m,many,1,40", "ROW-NUMBER", "shots=many: not a number"),
@@ -238,6 +243,67 @@ def test_quarantined_chance(write: Callable[..., str], chance: str) -> None:
     assert curves.chance.tolist() == [0.25]
 
 
+# As a user sees it: one sentence and an exit code, no traceback, and nothing written.
+def command(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        bayesscale.cli.main(list(arguments))
+    out, err = capfd.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+def columns_of(options: dict[str, Any]) -> list[str]:
+    return [part for name, value in options.items() for part in (f"--{name}", "".join(value))]
+
+
+@pytest.mark.parametrize("verb", ["check", "fit"])
+@pytest.mark.parametrize(("content", "code", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_commands_refuse_a_file_in_one_line(
+    write: Callable[..., str],
+    capfd: pytest.CaptureFixture[str],
+    verb: str,
+    content: str | bytes,
+    code: str,
+    message: str,
+) -> None:
+    path = write(content)
+    more = ["--out", path + ".out"] if verb == "fit" else []
+    status, out, err = command(capfd, verb, path, *columns_of(COUNTS), *more)
+    assert (status, out, err.count("\n")) == (3, "", 1)
+    assert err.startswith(f"bayesscale: {code} {path}")
+    assert message in err
+    assert not Path(path + ".out").exists()
+
+
+@pytest.mark.parametrize(("options", "row", "code", "said"), QUARANTINED.values(), ids=QUARANTINED.keys())
+def test_check_shows_the_row_and_strict_refuses_it(
+    write: Callable[..., str],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    row: str,
+    code: str,
+    said: str,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    path = write(table_for(options, row))
+    status, out, err = command(capfd, "check", path, *columns_of(options))
+    assert (status, err) == (0, "")
+    assert code in out
+    assert f"{path}:26" in out
+    status, out, err = command(capfd, "fit", path, *columns_of(options), "--strict", "--out", path + ".out")
+    assert (status, err.count("\n")) == (3, 1)
+    assert err.startswith(f"bayesscale: {code} {path}:26")
+    assert not Path(path + ".out").exists()
+
+
+def test_19_formulas_are_escaped_on_export(tmp_path: Path) -> None:
+    write_csv(
+        pd.DataFrame({"model": ["=cmd|' /C calc'!A0", "-1+2", "m"], "shots": [-1.0, 2.0, 3.0]}), tmp_path / "t.csv"
+    )
+    assert pd.read_csv(tmp_path / "t.csv")["model"].tolist() == ["'=cmd|' /C calc'!A0", "'-1+2", "m"]
+    assert pd.read_csv(tmp_path / "t.csv")["shots"].tolist() == [-1.0, 2.0, 3.0]
+
+
 # What is accepted as it is.
 def test_11_12_19_66_ids_stay_text(write: Callable[..., str]) -> None:
     ids = ["001", "1", "1e5", "NA", "null", "None", "nan", "TRUE", "=cmd|' /C calc'!A0", "../../x", "CON", "😀" * 300]
@@ -289,6 +355,11 @@ DOUBTS: dict[str, tuple[list[str], str, str]] = {
     "61-all-zero": ([f"d,{i},0,9" for i in range(5)], "CURVE-ALL-ZERO", "every value is 0"),
     "61-all-one": ([f"d,{i},9,9" for i in range(5)], "CURVE-ALL-ONE", "every value is 1"),
     "61-flat": ([f"d,{i},{i + 1},{2 * i + 2}" for i in range(5)], "CURVE-FLAT", "every value is 0.5"),
+    "64-accuracy-that-is-a-loss": (
+        [f"d,{i},{20 - i},40" for i in range(8)],
+        "CURVE-DIRECTION",
+        "worse with shots throughout: 0.5 at 0 shots and 0.325 at 7",
+    ),
     "65-unit-mix": ([f"d,{i},{i % 3},9" for i in (0, 1, 2, 3, 5_000_000)], "CURVE-UNIT-JUMP", "factor 2e+06"),
 }
 
@@ -299,6 +370,24 @@ def test_doubtful_curve_is_kept(write: Callable[..., str], rows: list[str], code
     assert curves.keys == (("d",), ("m",))
     assert [(f.code, f.where, f.grade) for f in curves.findings] == [(code, "d", "warn")]
     assert said in curves.findings[0].message
+
+
+def test_64_loss_that_is_an_accuracy_is_doubted_and_noise_is_not(write: Callable[..., str]) -> None:
+    rising, falling = ([f"m,{i},{0.2 + step * i / 20}," for i in range(8)] for step in (1, -0.1))
+    flat = [f"m,{i},{0.5 + 0.01 * (-1) ** i}," for i in range(8)]
+    header = "model,shots,nll,se"
+    assert codes(read_curves(write(text(header=header, good=rising)), **NLL)) == ["CURVE-DIRECTION"]
+    for rows in (falling, flat):
+        assert not read_curves(write(text(header=header, good=rows)), **NLL).findings
+
+
+@pytest.mark.parametrize("name", ["pass@k", "pass_at_k", "math.pass@8"])
+def test_63_values_of_pass_at_k_are_not_independent_points(write: Callable[..., str], name: str) -> None:
+    rows = [f"m,{2**i},{0.1 + 0.05 * i}" for i in range(6)]
+    path = write(text(header=f"model,k,{name}", good=rows))
+    (finding,) = read_curves(path, curve=["model"], x="k", prob=name).findings
+    assert (finding.code, finding.where, finding.grade) == ("PASS-AT-K", name, "warn")
+    assert "bayesscale passk" in finding.advice
 
 
 @pytest.mark.parametrize("twin", ["GPT-é", "gpt-e\u0301", "gpt-é "], ids=["case", "normal-form", "space"])

@@ -24,8 +24,9 @@ P = np.array([0.02, 0.3, 0.5, 0.9, 0.995, 0.71])
 DELTA = np.array([0.3, -0.2, 0.0, 0.5, -1.0, 0.1])
 """Departure from the law at each row, so that eta and the law's mean are told apart."""
 SHOTS = np.array([0.0, 1.0, 3.0, 20.0, 100.0, 500.0])
-LINK_SCALE = ("quasi_binomial", "log_normal", "student_t")
+LINK_SCALE = ("quasi_binomial", "quasi_student", "log_normal", "student_t")
 """Likelihoods whose density is of y on the link scale; the others' is of the value, or of the count."""
+COUNTS_OF_TRIALS = ("binomial", "beta_binomial", "beta_binomial_shots")
 
 
 def curves_of(kind):
@@ -78,6 +79,8 @@ def test_a_likelihood_says_what_it_is(name):
     assert len(set(names)) == len(names)
     assert all(p.name.isidentifier() and p.symbol and p.meaning and not p.dims for p in likelihood.all_parameters)
     assert likelihood.discrepancy is None
+    assert likelihood.on_link_scale == (name in LINK_SCALE)
+    assert likelihood.df is None or not likelihood.gaussian
     with_one = lk.with_discrepancy(likelihood, 0.3)
     assert with_one.all_parameters[-1].name == "sigma_delta" and float(with_one.discrepancy.prior.scale) == 0.3
     assert lk.without_discrepancy(with_one).all_parameters == likelihood.parameters
@@ -105,9 +108,10 @@ def reference(name, c, p, eta):
     phi, tau = np.exp(VALUES["log_phi"]), np.exp(VALUES["log_tau"])
     ratio = np.log((c["shots"] + 1) / 21)
     q = expit(eta)
-    if name == "quasi_binomial":
+    if name.startswith("quasi"):
         v = np.exp(VALUES["d0"] + VALUES["d1"] * ratio) / (c["trials"] * p * (1 - p))
-        return scipy.stats.norm.logpdf(c["y"], eta, np.sqrt(v / c["runs"]))
+        shape = scipy.stats.norm if name == "quasi_binomial" else scipy.stats.t(4)
+        return shape.logpdf((c["y"] - eta) / np.sqrt(v / c["runs"])) - 0.5 * np.log(v / c["runs"])
     if name == "binomial":
         return scipy.stats.binom.logpmf(c["successes"], c["trials"], q)
     if name.startswith("beta_binomial"):
@@ -138,17 +142,16 @@ def test_log_prob_is_scipys(name):
     )
 
 
-def test_quasi_binomial_spread_between_runs():
+@pytest.mark.parametrize("name", ["quasi_binomial", "quasi_student"])
+def test_spread_between_runs(name):
     """`extra` is the log density of the run variance; cells whose runs are copies say nothing."""
-    columns, mean, _ = rows_of("quasi_binomial")
+    columns, mean, _ = rows_of(name)
     c = {key: np.asarray(value) for key, value in columns.items()}
     p = np.exp(mean[0])
     v = np.exp(VALUES["d0"] + VALUES["d1"] * np.log((c["shots"] + 1) / 21)) / (c["trials"] * p * (1 - p))
     df = np.where(c["run_df"] > 0, c["run_df"], 1.0)
     want = np.where(c["run_df"] > 0, scipy.stats.chi2.logpdf(df * c["run_variance"] / v, df) + np.log(df / v), 0.0)
-    np.testing.assert_allclose(
-        LIKELIHOODS["quasi_binomial"].extra(mean, columns, theta_of("quasi_binomial")), want, rtol=1e-10, atol=1e-10
-    )
+    np.testing.assert_allclose(LIKELIHOODS[name].extra(mean, columns, theta_of(name)), want, rtol=1e-10, atol=1e-10)
     copied = (c["shots"] == 3.0) & (c["mask"] > 0)
     assert (c["run_df"][copied] == 0).all() and (c["runs"][copied] == 1).all()
     assert (c["run_df"][(c["mask"] > 0) & ~copied] == 2).all()
@@ -227,7 +230,7 @@ def test_drawn_counts_follow_the_density(name, row):
 
 
 @pytest.mark.parametrize("row", [1, 3])
-@pytest.mark.parametrize("name", [name for name in LIKELIHOODS if "binomial" not in name or name == "quasi_binomial"])
+@pytest.mark.parametrize("name", [name for name in LIKELIHOODS if name not in COUNTS_OF_TRIALS])
 def test_drawn_values_follow_the_density(name, row):
     """Kolmogorov-Smirnov against the integral of exp(log_prob) over the observation."""
     draws, one, law, eta = drawn(name, row)

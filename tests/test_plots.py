@@ -21,6 +21,7 @@ from bayesscale.finding import Finding, InputError  # noqa: E402
 from bayesscale.fitting import fit, likelihood_for  # noqa: E402
 from bayesscale.inference.settings import Sampler  # noqa: E402
 from bayesscale.laws import LAWS  # noqa: E402
+from bayesscale.likelihood import with_discrepancy  # noqa: E402
 from bayesscale.model import compose  # noqa: E402
 from bayesscale.plots import (  # noqa: E402
     plot_comparison,
@@ -32,7 +33,7 @@ from bayesscale.plots import (  # noqa: E402
     plot_prior_predictive,
     plot_threshold,
 )
-from bayesscale.plots.parameters import marginals_of, scale_of  # noqa: E402
+from bayesscale.plots.parameters import logit_ticks, marginals_of, scale_of  # noqa: E402
 from bayesscale.plots.pit import simultaneous_band  # noqa: E402
 from bayesscale.plots.points import average_runs, observed_points  # noqa: E402
 from bayesscale.plots.predictive import predictive_scores, prior_curves  # noqa: E402
@@ -133,6 +134,16 @@ def test_curve_draws_quantiles_of_its_prediction_and_dashes_beyond_the_data(coun
     assert band(ax, "90% interval")[:, 1].min() == pytest.approx(lower.min())
 
 
+def test_the_law_alone_is_drawn_where_the_curve_may_leave_it(counts_fit, nll_fit):
+    assert "law alone" not in labels(plot_curve(counts_fit))
+    model = compose(nll_fit.law, with_discrepancy(nll_fit.model.likelihood))
+    leaving = replace(nll_fit, model=model, draws={**nll_fit.draws, "sigma_delta": np.full((2, 60), 0.5)})
+    ax = drawn(plot_curve(leaving))
+    law = line(ax, "law alone")
+    np.testing.assert_allclose(law.get_ydata(), np.median(leaving.predict(law.get_xdata(), "law").draws, axis=0))
+    assert "law alone" not in labels(plot_curve(leaving, kind="law"))
+
+
 def test_held_out_points_are_hollow_averages_of_their_runs(counts_fit):
     ax = plot_curve(counts_fit, held_out=LATER)
     held, fitted = ax.containers[1][0], ax.containers[0][0]
@@ -221,6 +232,11 @@ def test_parameters_show_prior_posterior_interval_and_contraction(counts_fit):
         low, high = panel.get_xlim()
         assert low <= row.q05 and row.q95 <= high
         assert line(panel, "prior").get_linestyle() == "--"
+
+
+def test_an_axis_of_probabilities_has_ticks_enough_to_read_it_by():
+    assert logit_ticks(1e-7, 0.3) == [1e-6, 1e-4, 1e-3, 0.01, 0.1]
+    assert logit_ticks(0.002, 0.07) == [0.002, 0.005, 0.01, 0.02, 0.05]
 
 
 def test_an_unidentified_parameter_is_hatched(counts_fit):

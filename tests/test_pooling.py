@@ -24,6 +24,7 @@ from bayesscale.pooling import (
     PooledModel,
     complete,
     design_of,
+    moves_fact,
     none,
     partial,
     per_curve,
@@ -249,6 +250,24 @@ def test_a_fit_that_did_not_finish_supports_no_sentence(finished):
     said = sentence(table, shifts, "prior", "dose")
     assert ("not told apart from it: all" in said) == ("excludes zero for log K" in said) == finished
     assert ("not to be relied on: all" in said) != finished
+
+
+def test_a_covariate_that_is_switched_off_moves_nothing():
+    """Slope and term by curve drop out; the term of the group, and other parameters, stay as they are."""
+    moved = {
+        "log_n50": partial(("task", "curve"), covariates=("amount",)),
+        "log_kappa": partial(CURVE, covariates=("amount",)),
+    }
+    pooled, columns = pooled_of(moved)
+    u = jnp.asarray(np.random.default_rng(3).normal(size=pooled.dimension))
+    on, _ = per_curve(pooled, u, columns)
+    same, _ = per_curve(pooled, u, columns | {moves_fact("log_n50"): np.ones(len(KEYS))})
+    off, density = per_curve(pooled, u, columns | {moves_fact("log_n50"): np.zeros(len(KEYS))})
+    np.testing.assert_array_equal(on["log_n50"], same["log_n50"])
+    np.testing.assert_array_equal(on["log_kappa"], off["log_kappa"])
+    second = np.array(GROUPS["task"]) == 1
+    assert np.ptp(np.asarray(off["log_n50"])[second]) == 0 < np.ptp(np.asarray(on["log_n50"])[second])
+    assert density == per_curve(pooled, u, columns)[1]
 
 
 # Known answers --------------------------------------------------------------------------------------------------------

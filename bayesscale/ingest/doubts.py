@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,11 +16,14 @@ from bayesscale.finding import Finding
 
 MIN_SHOTS = 4
 UNIT_JUMP = 1e6
+ORDERED_SHOTS, ORDERED, ORDERED_CHANGE = 6, -0.9, 0.05
+"""A curve of at least so many shot counts gets worse throughout when performance and shots have a rank correlation below
+this and the ends differ by more than this share of the larger."""
 SHOWN_PER_CODE = 20
 
 
 def curve_doubts(curves: Curves) -> Iterator[Finding]:
-    """Curves with too few points to fit, without any change, on a boundary, or with a jump in the unit of shots."""
+    """Curves with too few points to fit, without any change, on a boundary, the wrong way up, or with a jump in shots."""
     starts = np.searchsorted(curves.curve, np.arange(len(curves)))
     few, low, high = _distinct_shots(curves, starts), *_range(curves, starts)
     jump = _largest_jump(curves, starts)
@@ -34,6 +38,11 @@ def curve_doubts(curves: Curves) -> Iterator[Finding]:
             yield _warn("CURVE-FEW-SHOTS", what, "expect a fit dominated by the prior", name)
         if low[i] == high[i] and few[i] > 1:
             yield _unchanging(curves, float(low[i]), name)
+        rows = slice(starts[i], starts[i + 1] if i + 1 < len(starts) else None)
+        if few[i] >= ORDERED_SHOTS and (ends := _worsening(curves, rows)):
+            what = f"performance gets worse with shots throughout: {ends}"
+            advice = "is it a loss given as an accuracy, or the reverse? If not, no law here describes it"
+            yield _warn("CURVE-DIRECTION", what, advice, name)
         if jump[i] >= UNIT_JUMP:
             what = f"shots jump by a factor {jump[i]:.0e} between neighbours"
             yield _warn("CURVE-UNIT-JUMP", what, "are two units mixed?", name)
@@ -58,6 +67,13 @@ def attempts_doubts(attempts: Attempts) -> Iterator[Finding]:
             what = "every unsolved problem has the largest n, and most solved ones have fewer samples"
             advice = "if sampling stopped at a success, say so with --stopping: pass@k is biased otherwise"
             yield _warn("MODEL-LOOKS-STOPPED", what, advice, name)
+
+
+def dependent_points(column: str) -> Iterator[Finding]:
+    """A column of values that its name says are pass@k: those of several k come from the same attempts."""
+    if re.search(r"pass[\W_]*(@|at[\W_])", column, re.IGNORECASE):
+        what = "values of pass@k at several k come from the same attempts, and are taken for independent points here"
+        yield _warn("PASS-AT-K", what, "give the counts per problem to `bayesscale passk` instead", column)
 
 
 def twin_names(key_names: Sequence[str], labels: Iterable[tuple[str, ...]]) -> Iterator[Finding]:
@@ -101,6 +117,21 @@ def _unchanging(curves: Curves, value: float, name: str) -> Finding:
         edge, code = ("0", "CURVE-ALL-ZERO") if value == 0 else ("1", "CURVE-ALL-ONE")
         return _warn(code, f"every value is {edge}", "on the boundary, the rate cannot be identified", name)
     return _warn("CURVE-FLAT", f"every value is {value:g}", "a law's rate cannot be identified without change", name)
+
+
+def _worsening(curves: Curves, rows: slice) -> str:
+    """Describe a curve, the rows given, whose performance gets worse with shots throughout; else nothing."""
+    columns = {name: column[rows] for name, column in curves.columns.items()}
+    value = columns["successes"] / columns["trials"] if curves.kind == "counts" else columns["value"]
+    shots, place = np.unique(curves.shots[rows], return_inverse=True)
+    value = np.bincount(place, value) / np.bincount(place)
+    better = -value if curves.kind == "nll_mean" else value
+    if better[-1] >= better[0] - ORDERED_CHANGE * np.abs(value[[0, -1]]).max():
+        return ""
+    rank = np.unique(better, return_inverse=True)[1]
+    if np.corrcoef(np.arange(len(shots)), rank)[0, 1] > ORDERED:
+        return ""
+    return f"{value[0]:.3g} at {shots[0]:g} shots and {value[-1]:.3g} at {shots[-1]:g}"
 
 
 def _distinct_shots(curves: Curves, starts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bayesscale.curves import Curves
 from bayesscale.finding import Finding, InputError
-from bayesscale.ingest.doubts import curve_doubts, grouped, twin_names
+from bayesscale.ingest.doubts import curve_doubts, dependent_points, grouped, twin_names
 from bayesscale.ingest.numbers import Number, is_number, parse_number
 from bayesscale.ingest.records import Fault, Records
 from bayesscale.ingest.roles import Roles
@@ -55,7 +55,8 @@ def curves_from_records(
         chance=_per_curve(records, kept, curve, values["chance"], len(keys), "chance"),
         covariates=_covariates(records, roles, kept, curve, values, keys),
     )
-    doubts = [*twin_names(roles.key_names, labels), *curve_doubts(curves)]
+    named = dependent_points(roles.observed["value"]) if "value" in roles.observed else ()
+    doubts = [*named, *twin_names(roles.key_names, labels), *curve_doubts(curves)]
     findings = [*records.findings, *quarantine, *dropped, *lost, *doubts]
     return replace(curves, findings=tuple(grouped(findings)))
 

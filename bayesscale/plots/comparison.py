@@ -36,7 +36,9 @@ def plot_comparison(table: Comparison | pd.DataFrame, *, metric: str = "crps", a
     metric : which rows to draw; a `Comparison` holds one metric, and that is drawn.
     ax : axes to draw on; by default a new figure.
     """
+    trained = ""
     if isinstance(table, Comparison):
+        trained = f", trained on {table.share:.0%}"
         metric, table = table.metric, table.table.assign(metric=table.metric, reference=table.reference)
     rows = comparison_rows(table, metric)
     reference = str(rows["reference"][0])
@@ -54,7 +56,7 @@ def plot_comparison(table: Comparison | pd.DataFrame, *, metric: str = "crps", a
     ax.set_yticks(place, [verbatim(str(law)) + note for law, note in zip(rows["law"], notes, strict=True)])
     ax.set_ylim(-0.6, len(own) - 0.4)
     label_comparison(ax, metric)
-    write_title(ax, f"Difference from {reference} over {f'{counts[0]:,}' if same else '(number of)'} curves")
+    write_title(ax, f"Difference from {reference} over {f'{counts[0]:,}' if same else '(number of)'} curves{trained}")
     return ax
 
 

@@ -48,8 +48,10 @@ def plot_curve(
     """Draw what a fit says about a curve over shots, on a log axis.
 
     The line is the posterior median of the estimand, dashed beyond the largest fitted shots; the dark and light bands
-    are its pointwise 50% and 90% equal-tailed intervals. Filled points were fitted, hollow ones were held out; bars are
-    one standard deviation between runs where there are several, else the standard error that came with the data.
+    are its pointwise 50% and 90% equal-tailed intervals. Where the expected value may leave the law, a dotted line is the
+    law's own median: far from the points, it says that the law does not describe them. Filled points were fitted, hollow
+    ones were held out; bars are one standard deviation between runs where there are several, else the standard error that
+    came with the data.
 
     Parameters
     ----------
@@ -67,6 +69,9 @@ def plot_curve(
     boundary = float(points.shots.max())
     shots = curve_shots(fit, points, unseen, horizon) if at is None else np.unique(np.asarray(at, float))
     draw_bands(ax, fit.predict(shots, kind, task=task), boundary)
+    if kind == "mean" and fit.model.likelihood.discrepancy is not None:
+        law = np.median(fit.predict(shots, "law", task=task).draws, axis=0)
+        ax.plot(shots, law, color=MEDIAN, lw=1.1, ls=(0, (1, 1.5)), zorder=2.5, label="law alone")
     draw_points(ax, points)
     if unseen is not None:
         draw_points(ax, unseen, held_out=True)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from bayesscale.finding import InputError
 from bayesscale.plots.curves import curve_shots, curve_title, finish_curve_axes
 from bayesscale.plots.points import HeldOut, average_runs, draw_points, observed_points
-from bayesscale.plots.style import DASHES, new_axes, verbatim, write_legend, write_title
+from bayesscale.plots.style import DASHES, NOTE, new_axes, verbatim, write_legend, write_title
 from bayesscale.prediction import Kind
 from bayesscale.result import Fit
 
@@ -53,11 +53,12 @@ def plot_laws(
         ax.plot(shots, median, **style, lw=1.7, marker=marker, ms=4, markevery=sparse, zorder=3, label=label)
         for bound in bounds:
             ax.plot(shots, bound, **style, lw=0.7, alpha=0.6, zorder=2)
+    ax.plot([], [], color=NOTE, lw=0.8, label="90% interval")
     draw_points(ax, points)
     if unseen is not None:
         draw_points(ax, unseen, held_out=True)
     finish_curve_axes(ax, fits[0], kind, shots, [points, *([] if unseen is None else [unseen])])
-    write_title(ax, curve_title(fits[0], task, law=False) + ": medians and 90% intervals", above=1)
+    write_title(ax, curve_title(fits[0], task, law=False), above=1)
     write_legend(ax)
     return ax
 

@@ -40,6 +40,8 @@ from bayesscale.result import Fit
 
 SYMBOL = {"rho": "ρ", "gamma": "γ", "beta": "β", "lambda": "λ", "n50": "n₅₀", "p0": "p₀", "alpha": "α"}
 LOGIT_TICKS = (1e-8, 1e-6, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 1 - 1e-6)
+LOGIT_TICKS_BETWEEN = (2e-3, 5e-3, 0.02, 0.05, 0.2, 0.3, 0.7, 0.8, 0.95, 0.98, 0.995, 0.998)
+"""Added where an axis would have fewer than three of the others."""
 UNIDENTIFIED: dict[str, Any] = {"fc": MOST, "ec": MEDIAN, "hatch": "////"}
 DECADES = 8.0
 """A prior is drawn at most this many decades beyond the posterior."""
@@ -193,7 +195,7 @@ def label_panel(ax: Axes, scale: str, marginal: Marginal) -> None:
     if scale == "linear":
         ax.xaxis.set_major_locator(MaxNLocator(4))
     else:
-        ticks = log_ticks(low, high).tolist() if scale == "log" else [t for t in LOGIT_TICKS if low <= t <= high]
+        ticks = log_ticks(low, high).tolist() if scale == "log" else logit_ticks(low, high)
         ax.xaxis.set_major_locator(FixedLocator(ticks[:: 1 + len(ticks) // 8]))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.8g}"))
     ax.xaxis.set_minor_locator(NullLocator())
@@ -202,9 +204,15 @@ def label_panel(ax: Axes, scale: str, marginal: Marginal) -> None:
     quiet_frame(ax)
     ax.spines["left"].set_visible(False)
     ax.set_ylabel(verbatim(marginal.symbol), rotation=0, ha="right", va="center", fontsize=11)
-    size = text_size(ax, 8.0)
+    size = text_size(ax, 7.5)
     ax.set_title(break_lines(marginal.caption, inches_across(ax), size), loc="right", fontsize=size, pad=2)
     ax.set_xlabel(verbatim(marginal.meaning), fontsize=7.5, labelpad=1, color="#4d4d4d")
+
+
+def logit_ticks(low: float, high: float) -> list[float]:
+    """Round probabilities from `low` to `high`, finer ones where few of the coarse lie there."""
+    coarse = [t for t in LOGIT_TICKS if low <= t <= high]
+    return coarse if len(coarse) > 2 else sorted(coarse + [t for t in LOGIT_TICKS_BETWEEN if low <= t <= high])
 
 
 def legend_handles(unidentified: bool) -> list[Line2D | Patch]:

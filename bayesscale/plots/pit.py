@@ -33,7 +33,7 @@ def plot_pit(pit_values: ArrayLike, *, ax: Axes | None = None, mass: float = 0.9
     if not values.size or not ((values >= 0) & (values <= 1)).all():
         raise InputError("PLOT-PIT", "PIT values must lie in [0, 1] and there must be some")
     z, lower, upper = simultaneous_band(values.size, mass)
-    label = f"{mass:.0%} simultaneous band if calibrated"
+    label = f"{mass:.0%} simultaneous band if calibrated and independent"
     ax.fill_between(z, lower - z, upper - z, color=MOST, lw=0, label=label)
     ax.axhline(0.0, color=NOTE, lw=1.0, ls=(0, (4, 2)), zorder=1)
     fine = np.linspace(0.0, 1.0, 501)
@@ -46,7 +46,7 @@ def plot_pit(pit_values: ArrayLike, *, ax: Axes | None = None, mass: float = 0.9
     ax.set_ylabel("ECDF − uniform", fontsize=9)
     quiet_frame(ax)
     write_title(ax, f"Calibration: the line {'leaves' if leaves else 'stays within'} the band")
-    write_legend(ax, columns=2)
+    write_legend(ax, columns=1)
     return ax
 
 

@@ -108,12 +108,21 @@ def draw_answer(fits: Sequence[Fit], path: Path) -> Path:
     from matplotlib import pyplot as plt
 
     from bayesscale.plots import plot_curve
+    from bayesscale.plots.style import write_title
 
     named = {fit.name: fit for fit in fits}
     drawn = [named[name] for name in (" / ".join(key) for key in CURVES if key[:2] == PICTURED) if name in named]
     figure, axes = plt.subplots(1, len(drawn), figsize=(3.8 * len(drawn), 3.2), layout="constrained", squeeze=False)
-    for fit, ax in zip(drawn, axes[0], strict=True):
+    for place, (fit, ax) in enumerate(zip(drawn, axes[0], strict=True)):
         plot_curve(fit, ax=ax)
+        _, task, amount = fit.name.split(" / ")
+        failed = " (failed its checks)" if fit.status == "fail" else ""
+        write_title(ax, f"{task}, {int(amount):,} fine-tuning examples{failed}", above=1)
+        ax.text(1.0, THRESHOLD, f" {THRESHOLD:.0%}", va="bottom", fontsize=8, color="#4d4d4d")
+        if place:
+            ax.set_ylabel("")
+        if place != len(drawn) // 2 and (legend := ax.get_legend()) is not None:
+            legend.remove()
         ax.axhline(THRESHOLD, color="#4d4d4d", lw=0.8, ls=(0, (1, 2)), zorder=1)
         ax.set_ylim(0.0, 1.0)
     figure.savefig(path, dpi=110)

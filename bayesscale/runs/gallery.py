@@ -80,7 +80,8 @@ def comparison_jobs(found: Comparison | None, forecasts: pd.DataFrame, folder: P
 
 def titled(ax: Axes, law: str) -> Axes:
     """Put the law's name into the title of a plot of one law."""
-    ax.set_title(f"{law}: {ax.get_title(loc='left')}", loc="left", fontsize=10)
+    title = ax.get_title(loc="left")
+    ax.set_title(f"{law}, {title[:1].lower()}{title[1:]}", loc="left", fontsize=10)
     return ax
 
 
