@@ -141,9 +141,9 @@ def test_whole_numbers_may_be_written_in_powers():
 
 def test_passk_writes_every_file_and_nothing_else(passk):
     folder, _ = passk
-    tables = {f"{name}.parquet" for name in ("summary", "forecast", "comparison", "findings")}
+    tables = {f"{name}.parquet" for name in ("summary", "forecast", "limit", "comparison", "findings")}
     assert {path.name for path in folder.iterdir()} == tables | {"fits", "plots", "run.json", "README.txt"}
-    assert len(list((folder / "fits").iterdir())) == 4
+    assert len(list((folder / "fits").iterdir())) == 6
     names = sorted(path.name.rsplit("-", 1)[1] for path in (folder / "plots").iterdir())
     assert names == ["counts.png", "coverage.png", "rates.png"]
 
@@ -151,7 +151,7 @@ def test_passk_writes_every_file_and_nothing_else(passk):
 def test_run_json_accounts_for_every_fit(passk):
     folder, code = passk
     about = json.loads((folder / "run.json").read_text())
-    assert sum(about["counts"].values()) == 4 and code == (4 if about["counts"]["fail"] else 0)
+    assert sum(about["counts"].values()) == 6 and code == (4 if about["counts"]["fail"] else 0)
     assert about["laws"] == ["beta", "jeffreys"] and about["at"] == [1, 100, 10_000] and about["holdout"] == 50
     assert about["samples"] == 48_000 and [len(digest) for digest in about["inputs"].values()] == [64]
     assert {"python", "bayesscale", "jax"} <= set(about["versions"])
@@ -160,7 +160,7 @@ def test_run_json_accounts_for_every_fit(passk):
 def test_forecasts_are_those_of_the_stored_fits(passk):
     folder, _ = passk
     table = pd.read_parquet(folder / "forecast.parquet")
-    rows = pd.read_parquet(folder / "summary.parquet").drop_duplicates("fit")
+    rows = pd.read_parquet(folder / "summary.parquet").drop_duplicates("fit").query("law in ('beta', 'jeffreys')")
     assert len(rows) == 4
     for row in rows.to_dict("records"):
         fit = load_rates(folder / row["fit"])
@@ -198,6 +198,17 @@ def test_the_forecast_of_the_true_law_holds_the_truth(passk):
         assert row["problems_open"] == unsolved and row["horizon"] == 50
 
 
+def test_the_limit_is_given_under_every_prior_for_these_problems_and_for_new_ones(passk):
+    table = pd.read_parquet(passk[0] / "limit.parquet")
+    assert set(table["estimand"]) == {"these", "new", "population"} and len(table) == 2 * 3 * 4
+    assert table["prior_logit_zero_mass"].nunique() == 4
+    counts = pd.read_csv(DATA / "attempts.csv")
+    solved = (counts["n_correct"] > 0).groupby(counts["model"]).mean()
+    these = table.query("estimand == 'these'")
+    assert (these["eti90_lower"].to_numpy() >= solved[these["model"]].to_numpy()).all()
+    assert (table["eti90_lower"] <= table["median"]).all() and (table["eti90_upper"] <= 1).all()
+
+
 def test_held_out_scores_name_laws_and_baselines(passk):
     table = pd.read_parquet(passk[0] / "comparison.parquet")
     assert set(table["predictor"]) == {"beta", "jeffreys", "ols", "beta_binomial_mle"}
@@ -217,7 +228,7 @@ def test_stopped_designs_get_kaplan_meier(tmp_path, capsys):
     options = ["--stopping", "batch", "--batch", 20]
     assert cli("simulate", "resampling", "--out", path, "--models", 1, "--n", 400, *options) == 0
     assert "--stopping batch --cap cap --batch 20" in capsys.readouterr().out
-    run = ["passk", path, *PASSK[2:], *options, "--cap", "cap", "--law", "jeffreys", *TINY, "--out", out]
+    run = ["passk", path, *PASSK[2:], *options, "--cap", "cap", "--law", "jeffreys", "--no-limit", *TINY, "--out", out]
     assert cli(*run) == 0
     text = capsys.readouterr().out
     assert "without a law" in text and "past ones included" in text and "1 fits: 1 ok" in text

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import jax
@@ -40,6 +40,12 @@ from bayesscale.resampling.model import RateModel, columns_of, rate_model
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def pooled_sampler(**given: int) -> Sampler:
+    """The sampler of pooled rates, with these settings (draws, chains, ...) in place of its own."""
+    return replace(POOLED_SAMPLER, **given)
+
 
 TAIL_PARAMETERS = ("log_tail_index", "log_low_shape", "log_b")
 """Parameters that set a law's tail, by law: those that are pooled by default."""
@@ -126,7 +132,7 @@ def fit_rates_pooled(
     target = pooled_target(pooled, f"rates pooled|{law.name}|{identity}")
     columns = {name: column[None] for name, column in columns_of(law, attempts).items()}
     digest = hashlib.sha256("+".join(attempts.digest(i) for i in range(len(attempts))).encode()).hexdigest()
-    sampler = sampler or POOLED_SAMPLER
+    sampler = sampler or pooled_sampler()
     posterior = sample_many(target, columns, [digest], sampler=sampler, seed=seed, progress=progress)
     return split_models(pooled, attempts, named(pooled, posterior, columns, sampler, seed), law)
 
