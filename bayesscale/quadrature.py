@@ -128,8 +128,6 @@ MOST_NODES = 1024
 """Nodes of a shared grid beyond which patterns get nodes of their own instead: n of about 50,000."""
 UNDERFLOW = 1e-250
 """Sums below this may have lost terms to underflow."""
-_COARSE = 4
-"""Every so many nodes stand for the grid where kernel and density lie too far apart to be multiplied."""
 
 
 def shared_cells(successes: ArrayLike, failures: ArrayLike, width: int) -> dict[str, np.ndarray]:
@@ -137,8 +135,8 @@ def shared_cells(successes: ArrayLike, failures: ArrayLike, width: int) -> dict[
 
     The log kernel has curvature n p (1 - p) at x whatever c is: a grid spaced by that curvature resolves every kernel of
     up to n samples, wherever its product with the density peaks. "axis", "log_step" (node,), padded to `width` with nodes
-    of no weight; "kernel" (pattern, node), of peak 1; "log_peak" (pattern,) the log of that peak; "log_coarse" the log of
-    the kernel on some of the nodes; "log_below" and "log_above" as in `kernel_cells`. `width` is at least `shared_width` of
+    of no weight; "kernel" (pattern, node), of peak 1; "log_peak" (pattern,) the log of that peak, "centre" its logit;
+    "log_below" and "log_above" as in `kernel_cells`. `width` is at least `shared_width` of
     the largest n.
     """
     counts = count_cells(successes, failures)
@@ -148,13 +146,12 @@ def shared_cells(successes: ArrayLike, failures: ArrayLike, width: int) -> dict[
     axis, log_step = np.pad(axis, spare, mode="edge"), np.pad(log_step, spare, constant_values=_LEFT_OUT)
     log_values = log_kernel(axis, c, f)
     peak = log_values.max(axis=-1)
-    relative = log_values - peak[..., None]
     return {
         "axis": axis,
         "log_step": log_step,
-        "kernel": np.exp(relative),
+        "kernel": np.exp(log_values - peak[..., None]),
         "log_peak": peak,
-        "log_coarse": relative[..., ::_COARSE],
+        "centre": _peak(counts["c"], counts["f"])[0],
         "log_below": np.where(counts["c"] == 0, 0.0, _LEFT_OUT),
         "log_above": np.where(counts["f"] == 0, 0.0, _LEFT_OUT),
     }
@@ -164,13 +161,13 @@ def log_shared_integral(columns: Columns, log_density: Callable[[jax.Array], jax
     """(pattern,) log of the integral of each kernel times a density, with the columns of `shared_cells`.
 
     Accurate as `log_integral`, except where a kernel and the density lie so far apart that their product is below 1e-250 of
-    the product of their peaks, where no posterior has mass: there the largest term on a coarse grid stands for the integral,
-    too low by some nats, so that a search for the mode still climbs.
+    the product of their peaks, where no posterior has mass: there the density at the kernel's peak stands for the integral,
+    too low, so that a search for the mode still climbs.
     """
     terms = log_density(jnp.asarray(columns["axis"])) + jnp.asarray(columns["log_step"])
     top = jax.lax.stop_gradient(jnp.max(terms))
     total = jnp.asarray(columns["kernel"]) @ jnp.exp(terms - top)
-    far = jnp.max(jnp.asarray(columns["log_coarse"]) + terms[::_COARSE], axis=-1)
+    far = log_density(jnp.asarray(columns["centre"]))
     together = total > UNDERFLOW
     on_axis = columns["log_peak"] + jnp.where(together, top + jnp.log(jnp.where(together, total, 1.0)), far)
     below, above = log_tails

@@ -12,7 +12,7 @@ import pytest
 import bayesscale.cli
 from bayesscale.cli.sampling import whole
 from bayesscale.resampling.forecast import forecast
-from bayesscale.resampling.stored import load_rates, load_verifier, load_votes
+from bayesscale.resampling.stored import load_crossed, load_rates, load_verifier, load_votes
 from bayesscale.resampling.verifier import Stakes
 from bayesscale.resampling.verifier_fit import choose
 
@@ -24,6 +24,7 @@ VERIFIER = ["verifier", DATA / "verified.csv", *ROLES, "--correct", "n_correct",
             "--correct-accepted", "n_correct_accepted"]  # fmt: skip
 VOTES = ["votes", DATA / "votes.csv", *ROLES, "--votes", "votes_a,votes_b,votes_c,votes_d", "--none", "votes_none",
          "--target", "target"]  # fmt: skip
+NEW = ["newmodel", DATA / "shared.csv", *ROLES, "--correct", "n_correct"]
 
 
 def cli(*arguments):
@@ -73,6 +74,11 @@ def verifier(finished):
 
 
 @pytest.fixture(scope="session")
+def newmodel(finished):
+    return finished("newmodel", *NEW, "--new", "new-1")
+
+
+@pytest.fixture(scope="session")
 def votes(finished):
     return finished("votes", *VOTES, "--at", "1,8,32")
 
@@ -82,7 +88,15 @@ def votes(finished):
 
 @pytest.mark.parametrize(
     "command",
-    [["passk"], ["verifier"], ["votes"], ["simulate", "resampling"], ["simulate", "verifier"], ["simulate", "votes"]],
+    [
+        ["passk"],
+        ["verifier"],
+        ["votes"],
+        ["newmodel"],
+        ["simulate", "resampling"],
+        ["simulate", "verifier"],
+        ["simulate", "votes"],
+    ],
 )
 def test_every_help_has_an_example_and_the_exit_codes(command, capsys):
     assert cli(*command, "--help") == 0
@@ -109,6 +123,9 @@ def test_every_help_has_an_example_and_the_exit_codes(command, capsys):
         ([*VERIFIER, "--out", "{out}", "--stronger", "80"], 2, "between 0 and 1"),
         ([*VOTES, "--out", "{out}", "--of", "all"], 2, "these, realised"),
         ([*VOTES, "--out", "{out}", "--of", "continued", "--at", "4"], 2, "at least 8"),
+        ([*NEW, "--out", "{out}"], 2, "Missing"),
+        ([*NEW, "--out", "{out}", "--new", "new-2"], 2, "did you mean new-1"),
+        (["newmodel", *PASSK[1:], "--new", "small-2b", "--out", "{out}"], 2, "two old ones"),
         (["simulate", "resampling", "--out", "{out}.csv", "--stopping", "never"], 2, "first_success"),
         (["simulate", "votes", "--out", "{out}.csv", "--none", "2"], 2, "cannot draw"),
     ],
@@ -238,6 +255,42 @@ def test_stopped_designs_get_kaplan_meier(tmp_path, capsys):
     assert last["k"] == 100
     # every problem is followed to the cap or its success, so at whole batches the curve is a plain share
     assert last["mean"] == pytest.approx(((counts["n_correct"] > 0) & (counts["n"] <= 100)).mean())
+
+
+# New models -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_model_is_predicted_on_every_problem_of_the_old(newmodel):
+    folder, code = newmodel
+    tables = {f"{name}.parquet" for name in ("summary", "accuracy", "problems", "findings")}
+    assert {path.name for path in folder.iterdir()} == tables | {"fits", "plots", "run.json", "README.txt"}
+    about = json.loads((folder / "run.json").read_text())
+    assert about["new"] == ["new-1"] and len(about["old"]) == 8 and code == (4 if about["counts"]["fail"] else 0)
+    accuracy = pd.read_parquet(folder / "accuracy.parquet").set_index("fit")
+    assert list(accuracy.index) == ["difficulty", "level only"]
+    assert (accuracy["tried"] == 10).all() and (accuracy["problems"] == 40).all() and (accuracy["samples"] == 20).all()
+    truth = pd.read_csv(DATA / "shared-truth.csv").query("model == 'new-1'").set_index("problem")
+    assert (accuracy["eti90_lower"] < truth["p"].mean()).all() and (truth["p"].mean() < accuracy["eti90_upper"]).all()
+    problems = pd.read_parquet(folder / "problems.parquet").set_index("problem")
+    assert len(problems) == 40 and (problems["n"] > 0).sum() == 10
+    assert np.corrcoef(problems["easiness"], truth["easiness"][problems.index])[0, 1] > 0.8
+    assert np.corrcoef(problems["rate"], truth["p"][problems.index])[0, 1] > 0.4
+
+
+def test_a_stored_new_model_predicts_the_same(newmodel):
+    folder, _ = newmodel
+    accuracy = pd.read_parquet(folder / "accuracy.parquet").set_index("fit")["accuracy"]
+    for row in pd.read_parquet(folder / "summary.parquet").drop_duplicates("fit").to_dict("records"):
+        assert load_crossed(folder / row["fit"]).predict().accuracy.mean() == pytest.approx(accuracy[row["law"]])
+
+
+def test_problems_that_no_old_model_tried_are_named(tmp_path, capfd):
+    table = tmp_path / "shared.csv"
+    odd = pd.DataFrame({"model": ["new-1"], "problem": ["unheard-of"], "n": [2], "n_correct": [1]})
+    pd.concat([pd.read_csv(DATA / "shared.csv"), odd]).to_csv(table, index=False)
+    assert cli("newmodel", table, *NEW[2:], "--new", "new-1", "--out", tmp_path / "out") == 3
+    err = capfd.readouterr().err
+    assert "unheard-of" in err and err.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
 # Verifier and votes ---------------------------------------------------------------------------------------------------

@@ -115,13 +115,12 @@ LIMITS = {"these": "these problems", "new": "as many new problems"}
 def print_limits(limits: pd.DataFrame) -> None:
     """A row per model and estimand: pass@infinity under each prior."""
     priors = list(dict.fromkeys(limits["prior_logit_zero_mass"]))
-    shown = list(dict.fromkeys(limits["model_index"]))[:MODELS_SHOWN]
-    table = limits.set_index(["model_index", "estimand", "prior_logit_zero_mass"])
-    rows = []
-    for index in shown:
-        for estimand, words in LIMITS.items():
-            own = [table.loc[(index, estimand, prior)] for prior in priors]
-            rows.append([own[0]["model"], words, *(limit_cell(row) for row in own), own[0]["status"]])
+    cells: dict[tuple[int, str], list[str]] = {}
+    for row in limits.to_dict("records"):
+        if row["estimand"] in LIMITS:
+            where = row["model_index"], row["estimand"]
+            cells.setdefault(where, [row["model"], LIMITS[row["estimand"]], row["status"]]).append(limit_cell(row))
+    rows = [[model, words, *found, status] for model, words, status, *found in list(cells.values())[: 2 * MODELS_SHOWN]]
     columns = [("model", "left"), ("share of", "left"), *((prior, "left") for prior in priors), ("fit", "left")]
     models = limits["model_index"].nunique()
     more = f"; the first {MODELS_SHOWN} of {models} models" if models > MODELS_SHOWN else ""
@@ -132,7 +131,7 @@ def print_limits(limits: pd.DataFrame) -> None:
     say()
 
 
-def limit_cell(row: Any) -> str:
+def limit_cell(row: Mapping[Any, Any]) -> str:
     return f"{fixed(row['median'], 2)} ({fixed(row['eti90_lower'], 2)} to {fixed(row['eti90_upper'], 2)})"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 
 import jax.numpy as jnp
 import numpy as np
@@ -79,9 +79,10 @@ def pattern_columns(law: RateLaw, patterns: Sequence[tuple[NDArray, NDArray, NDA
 
 def cells_of(law: RateLaw, most: float) -> Callable[[NDArray, NDArray], dict[str, NDArray]]:
     """Return what prepares patterns of up to so many samples: shared columns where the law has them and they are worth it."""
-    if law.shared is None or law.shared.width(most) > law.shared.most:
+    shared = law.shared
+    if shared is None or (width := shared.width(most)) > shared.most:
         return law.cells
-    return partial(law.shared.cells, width=law.shared.width(most))
+    return lambda c, f: shared.cells(c, f, width)
 
 
 def columns_of(law: RateLaw, attempts: Attempts) -> Mapping[str, NDArray]:

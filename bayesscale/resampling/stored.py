@@ -22,6 +22,7 @@ from bayesscale.rates import RATE_LAWS, RateLaw
 if TYPE_CHECKING:
     import xarray as xr
 
+    from bayesscale.resampling.crossed import CrossedFit
     from bayesscale.resampling.fitting import RateFit
     from bayesscale.resampling.verifier_fit import VerifierFit
     from bayesscale.resampling.vote_fit import VoteFit
@@ -174,6 +175,29 @@ def load_verifier(path: str | Path) -> VerifierFit:
 
     draws, counts, about = read_draws(path, "verifier")
     return VerifierFit(attempts_from_parts(counts, about), draws)
+
+
+DIFFICULTY = ("easiness", "sd")
+
+
+def save_crossed(fit: CrossedFit, path: str | Path) -> Path:
+    """Write one new model's fit, its counts and what it was told of the problems to one netCDF file."""
+    counts, about = attempts_parts(fit.attempts)
+    known = {name: value for name, value in vars(fit.difficulty).items() if name not in DIFFICULTY}
+    arrays = {f"difficulty_{name}": getattr(fit.difficulty, name) for name in DIFFICULTY}
+    about |= {"kind": "crossed", "seed": fit.seed, "difficulty": known | {"problems": list(fit.difficulty.problems)}}
+    return save_draws(fit.draws, counts | arrays, about, path)
+
+
+def load_crossed(path: str | Path) -> CrossedFit:
+    """Read a fit written by `save_crossed`; errors as in `read_draws`."""
+    from bayesscale.resampling.crossed import CrossedFit
+    from bayesscale.resampling.difficulty import Difficulty
+
+    draws, counts, about = read_draws(path, "crossed")
+    told: dict[str, Any] = {name: counts.pop(f"difficulty_{name}") for name in DIFFICULTY}
+    told |= about["difficulty"] | {"problems": tuple(about["difficulty"]["problems"])}
+    return CrossedFit(attempts_from_parts(counts, about), Difficulty(**told), draws, about["seed"])
 
 
 VOTE_COUNTS = ("counts", "correct", "n", "n_none")
