@@ -43,7 +43,7 @@ from bayesscale.resampling.holdout import (
     table_of,
 )
 from bayesscale.resampling.passk import empirical_coverage
-from bayesscale.resampling.pooled import fit_rates_pooled, pooled_sampler
+from bayesscale.resampling.pooled import fit_rates_pooled
 
 TARGET = 10_000
 LEAST_PROBLEMS, LEAST_RATE = 30, 2e-4
@@ -124,9 +124,7 @@ def pooled_rows(parts: list[Split], law: str, draws: int) -> list[dict]:
     """Scores of one law with its tail pooled over the checkpoints of a replicate, replicate by replicate."""
     rows = []
     for r, part in enumerate(parts):
-        pooled = fit_rates_pooled(
-            part.train, law, covariates=("params", "train_tokens"), sampler=pooled_sampler(draws=draws)
-        )
+        pooled = fit_rates_pooled(part.train, law, covariates=("params", "train_tokens"), given={"draws": draws})
         shared = pooled.summary()[["parameter", "q05", "q50", "q95"]].round(2).values.tolist()
         print(f"  pooled {law}, replicate {r + 1} of {len(parts)}: {pooled.status}; {shared}", flush=True)
         found = score_forecasts([forecast(fit, part.k) for fit in pooled.fits], part, [f"pooled {law}"])

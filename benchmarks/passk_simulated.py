@@ -1,4 +1,4 @@
-"""Forecasts of 10,000 attempts on simulated populations: do the default law's priors hold away from the files they were chosen on?
+"""Forecasts of 10,000 attempts on simulated populations: do the default priors hold away from the files they were chosen on?
 
     python -m benchmarks.passk_simulated [--populations NAME,...] [--n0 30,100] [--replicates 8] [--laws NAME,...]
 

@@ -33,7 +33,7 @@ from bayesscale.resampling.forecast import (
 from bayesscale.resampling.holdout import evaluate_coverage, score_means
 from bayesscale.resampling.limits import Limit, pass_at_infinity
 from bayesscale.resampling.passk import empirical_coverage, pass_hat_k
-from bayesscale.resampling.pooled import fit_rates_pooled, pooled_sampler
+from bayesscale.resampling.pooled import fit_rates_pooled
 from bayesscale.resampling.stored import save_rates
 from bayesscale.runs.folder import replacing
 from bayesscale.runs.job import Clock, Report, silent
@@ -216,9 +216,9 @@ def fit_all(
     if not settings.pool:
         return fits, None
     law, progress = settings.laws[0], stage(report, f"fit {settings.laws[0].name} pooled")
-    sampler = pooled_sampler(draws=settings.sampler.draws, chains=settings.sampler.chains)
+    given = {"draws": settings.sampler.draws, "chains": settings.sampler.chains}
     pooled = fit_rates_pooled(
-        attempts, law, covariates=settings.covariates, sampler=sampler, seed=settings.seed, progress=progress
+        attempts, law, covariates=settings.covariates, given=given, seed=settings.seed, progress=progress
     )
     fits += [Labelled(i, f"{law.name} pooled", fit) for i, fit in enumerate(pooled.fits)]
     return fits, pooled.summary()

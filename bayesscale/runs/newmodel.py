@@ -84,6 +84,9 @@ def run_newmodel(
     ------
     InputError : `out` is in use, an unknown model, fewer than two old ones, or a problem none of them has tried.
     """
+    if settings.benchmark not in ("benchmark", *attempts.key_names):
+        what = f"--benchmark {settings.benchmark!r} is none of the columns that name a model"
+        raise InputError("NEW-MODEL", what, fix=f"these are {', '.join(attempts.key_names)}")
     new, old = divided(attempts, settings.new)
     with replacing(out, overwrite=overwrite) as folder:
         clock = Clock()
