@@ -177,16 +177,16 @@ def load_verifier(path: str | Path) -> VerifierFit:
     return VerifierFit(attempts_from_parts(counts, about), draws)
 
 
-DIFFICULTY = ("easiness", "sd")
+EASINESS = ("easiness", "sd")
+"""Arrays over the problems of the old models, which are not those of the new one's counts: kept as JSON, digit by digit."""
 
 
 def save_crossed(fit: CrossedFit, path: str | Path) -> Path:
     """Write one new model's fit, its counts and what it was told of the problems to one netCDF file."""
     counts, about = attempts_parts(fit.attempts)
-    known = {name: value for name, value in vars(fit.difficulty).items() if name not in DIFFICULTY}
-    arrays = {f"difficulty_{name}": getattr(fit.difficulty, name) for name in DIFFICULTY}
-    about |= {"kind": "crossed", "seed": fit.seed, "difficulty": known | {"problems": list(fit.difficulty.problems)}}
-    return save_draws(fit.draws, counts | arrays, about, path)
+    told = vars(fit.difficulty) | {name: getattr(fit.difficulty, name).tolist() for name in EASINESS}
+    about |= {"kind": "crossed", "seed": fit.seed, "difficulty": told}
+    return save_draws(fit.draws, counts, about, path)
 
 
 def load_crossed(path: str | Path) -> CrossedFit:
@@ -195,8 +195,8 @@ def load_crossed(path: str | Path) -> CrossedFit:
     from bayesscale.resampling.difficulty import Difficulty
 
     draws, counts, about = read_draws(path, "crossed")
-    told: dict[str, Any] = {name: counts.pop(f"difficulty_{name}") for name in DIFFICULTY}
-    told |= about["difficulty"] | {"problems": tuple(about["difficulty"]["problems"])}
+    told: dict[str, Any] = about["difficulty"] | {"problems": tuple(about["difficulty"]["problems"])}
+    told |= {name: np.asarray(told[name], float) for name in EASINESS}
     return CrossedFit(attempts_from_parts(counts, about), Difficulty(**told), draws, about["seed"])
 
 
