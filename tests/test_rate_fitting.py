@@ -14,20 +14,12 @@ from scipy.stats import binom, hypergeom, norm
 from bayesscale.attempts import Attempts
 from bayesscale.finding import InputError
 from bayesscale.inference.settings import Sampler
-from bayesscale.pooling import PooledModel, pooled_target
 from bayesscale.rates import RATE_LAWS
 from bayesscale.resampling.fitting import fit_rates
 from bayesscale.resampling.forecast import compare_tails, forecast, reliability, solved_by
 from bayesscale.resampling.holdout import evaluate_coverage, score_means, split
 from bayesscale.resampling.limits import ZERO_PRIORS, limit_of, pass_at_infinity, weighted_quantile, wide_law
-from bayesscale.resampling.pooled import (
-    Axes,
-    default_pooling,
-    design_of_models,
-    fit_rates_pooled,
-    shares_centred,
-    whitened,
-)
+from bayesscale.resampling.pooled import fit_rates_pooled
 
 SAMPLER = Sampler(draws=500, keep=500, warmup=(60, 100, 100), lanes=40, tiers=1)
 
@@ -342,35 +334,6 @@ def test_the_share_of_possible_problems_is_counted_with_coins():
     want = (solved + (problems - solved) * hard / (zero + hard)) / problems
     assert limit.draws["these"].mean() == pytest.approx(want.mean(), abs=0.01)
     np.testing.assert_allclose(limit.draws["population"], 1 - zero)
-
-
-# Pooled axes ----------------------------------------------------------------------------------------------------------
-
-
-def test_pooled_axes_change_nothing_but_the_axes():
-    """The density of x is that of the model's vector times the volume element, and points go there and back."""
-    from bayesscale.precision import enable_float64
-    from bayesscale.resampling.model import columns_of, rate_model
-
-    enable_float64()
-    rng = np.random.default_rng(7)
-    two = attempts_of(np.full(60, 50), rng.binomial(50, rng.beta(0.4, 4.0, 60)), models=3)
-    law = RATE_LAWS["beta"]
-    pooled = PooledModel(rate_model(law), default_pooling(law, ()), design_of_models(two, ()), 3)
-    columns = columns_of(law, two)
-    axes = whitened(Axes(pooled, shares_centred(two, law)), columns)
-    plain, ours = pooled_target(pooled, "model"), axes.target("axes")
-    x = 0.5 * rng.standard_normal(ours.dimension)
-    u, log_volume = axes.to_model(x)
-    assert float(ours.density(x, columns)) == pytest.approx(float(plain.density(u, columns) + log_volume))
-    np.testing.assert_allclose(axes.from_model(u), x, atol=1e-9)
-    matrix = jax.jacfwd(lambda x: axes.to_model(x)[0])(x)
-    at_zero = jax.jacfwd(lambda x: axes.to_model(x)[0])(0 * x)
-    want = np.linalg.slogdet(matrix)[1] - np.linalg.slogdet(at_zero)[1]
-    assert float(log_volume - axes.to_model(0 * x)[1]) == pytest.approx(want)
-    # at the mode the curvature is one in every direction
-    hessian = -jax.hessian(lambda x: ours.density(x, columns))(np.zeros(ours.dimension))
-    np.testing.assert_allclose(hessian, np.eye(ours.dimension), atol=0.05)
 
 
 def test_pooled_settings_given_are_obeyed():

@@ -122,7 +122,7 @@ def print_limits(limits: pd.DataFrame) -> None:
             cells.setdefault(where, [row["model"], LIMITS[row["estimand"]], row["status"]]).append(limit_cell(row))
     rows = [[model, words, *found, status] for model, words, status, *found in list(cells.values())[: 2 * MODELS_SHOWN]]
     columns = [("model", "left"), ("share of", "left"), *((prior, "left") for prior in priors), ("fit", "left")]
-    models = limits["model_index"].nunique()
+    models = len(set(limits["model_index"]))
     more = f"; the first {MODELS_SHOWN} of {models} models" if models > MODELS_SHOWN else ""
     title = (
         "pass@infinity: the share of problems that any number of samples solves, by prior of logit(share impossible)"

@@ -3,11 +3,6 @@
 Parameters of the rate law are shared as `bayesscale.pooling` says. By default the tail is: its index follows the logarithm of
 model covariates (parameters, training tokens) and scatters around that line with Student-t tails, so that one atypical model
 can stand apart; where the bulk of the rates lies stays each model's own affair. Pool models sampled with the same settings only.
-
-Geometry. A model's deviation is sampled as w = z (tau / spread)^share, between z (non-centred: right where the counts say
-little) and tau z (right where they say much, and where z would slide along a ridge z tau = const); `share` follows from how
-many problems the model has solved. What is left is nearly normal; its correlations (centre against deviations, a model's mean
-against its tail) are taken up by the Hessian at the mode, since the sampler's own metric for so many coordinates is diagonal.
 """
 
 from __future__ import annotations
@@ -18,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,39 +21,28 @@ from bayesscale.draws import Draws, Naming, named_draws
 from bayesscale.finding import InputError
 from bayesscale.inference.many import Posterior, sample_many
 from bayesscale.inference.settings import Progress, Sampler, silent
-from bayesscale.inference.start import find_large_mode
-from bayesscale.model import Target
 from bayesscale.pooled import POOLED_SAMPLER
 from bayesscale.pooling import (
     Design,
     Pool,
     PooledModel,
-    half_normal,
     named_values,
     none,
     partial,
     per_curve,
+    pooled_prior_draw,
     pooled_target,
 )
 from bayesscale.precision import enable_float64, require_float64
 from bayesscale.rates import DEFAULT_RATE_LAW, RateLaw
 from bayesscale.resampling.fitting import RateFit, rate_law_named, with_data_findings
 from bayesscale.resampling.model import RateModel, columns_of, rate_model
-from bayesscale.types import Columns, CoordArray, Scalar
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-TAIL_SD = 1.5
-"""Posterior sd of a log tail index times the root of the problems solved, roughly, under every law here."""
-SMALLEST_TAU = 1e-3
-"""Added to tau / spread, so that axes stay finite where models hardly differ."""
-SMALLEST_CURVATURE = 0.1
-"""Floor on the Hessian's eigenvalues: priors of normal scores have curvature of about one."""
-RATES_POOLED_SAMPLER = replace(POOLED_SAMPLER, lanes=12, target_accept=0.9, tiers=1)
-"""One posterior needs no more lanes than chains and what the deck keeps free."""
-
+RATES_POOLED_SAMPLER = replace(POOLED_SAMPLER, lanes=12, tiers=1)
+"""One posterior needs no more lanes than chains and what the deck keeps free; what does not mix is run again, longer."""
 
 TAIL_PARAMETERS = ("log_tail_index", "log_low_shape", "log_b")
 """Parameters that set a law's tail, by law: those that are pooled by default."""
@@ -125,7 +108,7 @@ def fit_rates_pooled(
         u_m = centre + sum_v slope_v x_v(m) + tau z_m,    z_m ~ Student-t(4),    x_v = (log v - mean) / range
 
     for each pooled parameter u on its unconstrained axis; a slope is the change over the covariate's whole range. Without a
-    `sampler` the settings suit the number of models, but for those `given` (draws, chains).
+    `sampler`, ours is used with the settings `given` (draws, chains).
 
     Raises
     ------
@@ -146,98 +129,28 @@ def fit_rates_pooled(
     pooled = PooledModel(rate_model(law), shares, design_of_models(attempts, needed), len(attempts))
     identity = "|".join(f"{name}:{pool}" for name, pool in sorted(shares.items()))
     columns = {name: column[None] for name, column in columns_of(law, attempts).items()}
-    axes = whitened(Axes(pooled, shares_centred(attempts, law)), {name: column[0] for name, column in columns.items()})
-    target = axes.target(f"rates pooled|{law.name}|{identity}")
+    target = pooled_target(pooled, f"rates pooled|{law.name}|{identity}")
     sampler = sampler or replace(RATES_POOLED_SAMPLER, **given or {})
     digest = hashlib.sha256("+".join(attempts.digest(i) for i in range(len(attempts))).encode()).hexdigest()
     posterior = sample_many(target, columns, [digest], sampler=sampler, seed=seed, progress=progress)
-    return split_models(pooled, attempts, named(axes, posterior, columns, sampler, seed), law)
-
-
-def shares_centred(attempts: Attempts, law: RateLaw) -> Mapping[str, NDArray[np.float64]]:
-    """Per parameter and model, how far its deviation is sampled centred: spread^2 / (spread^2 + sd^2), sd from the counts."""
-    solved = [(attempts.n_correct[attempts.rows(i)] > 0).sum() for i in range(len(attempts))]
-    variance = TAIL_SD**2 / np.maximum(solved, 1)
-    return {p.name: p.spread**2 / (p.spread**2 + variance) for p in law.parameters}
-
-
-@dataclass(frozen=True, eq=False)
-class Axes:
-    """The axes x a pooled posterior is sampled on: w = centre + whiten x, and z = w (spread / tau)^share, block by block.
-
-    Attributes
-    ----------
-    pooled : the model, a function of z.
-    shares : (model,) by parameter, from 0 (non-centred) to 1.
-    centre, whiten : (coord,) and (coord, coord); None for the axes w themselves.
-    """
-
-    pooled: PooledModel[RateModel]
-    shares: Mapping[str, NDArray[np.float64]]
-    centre: NDArray[np.float64] | None = None
-    whiten: NDArray[np.float64] | None = None
-
-    def log_scales(self, u: CoordArray) -> jax.Array:
-        """Log of z / w on every axis, (coord,); 0 where an axis is kept."""
-        blocks, out = self.pooled.blocks(u), []
-        for _, parameter, role, size in self.pooled.sites():
-            if role != "z" or size != self.pooled.curves:
-                out.append(jnp.zeros(size))
-                continue
-            by = self.pooled.pooling[parameter.name].by[0]
-            tau = half_normal(blocks[f"{parameter.name}_tau_{by}"][0], 1.0)  # in units of the spread
-            out.append(-jnp.asarray(self.shares[parameter.name]) * jnp.log(tau + SMALLEST_TAU))
-        return jnp.concatenate(out)
-
-    def to_model(self, x: CoordArray) -> tuple[CoordArray, Scalar]:
-        """The model's flat vector at a point on these axes, and the log volume element up to a constant."""
-        w = x if self.whiten is None else self.centre + jnp.asarray(self.whiten) @ x
-        log_scales = self.log_scales(w)  # tau is the same in w and in the model
-        return w * jnp.exp(log_scales), jnp.sum(log_scales)
-
-    def from_model(self, u: CoordArray) -> CoordArray:
-        """The point on these axes."""
-        w = u * jnp.exp(-self.log_scales(u))
-        return w if self.whiten is None else jnp.linalg.solve(jnp.asarray(self.whiten), w - self.centre)
-
-    def target(self, name: str) -> Target:
-        """The sampling target on these axes."""
-        plain = pooled_target(self.pooled, name)
-
-        def density(x: CoordArray, columns: Columns) -> Scalar:
-            u, log_volume = self.to_model(x)
-            return plain.density(u, columns) + log_volume
-
-        return Target(name, plain.dimension, density, lambda key, facts: self.from_model(plain.prior_draw(key, facts)))
-
-
-def whitened(axes: Axes, columns: Mapping[str, NDArray]) -> Axes:
-    """Centre the axes at the mode and turn them so that the Hessian there is the identity."""
-    target = axes.target("whitening")
-    mode = np.asarray(find_large_mode(target.density, np.zeros(target.dimension), columns).u[0])
-    gradient = jax.grad(lambda w: -target.density(w, columns))
-    product = jax.jit(lambda w: jax.lax.map(lambda e: jax.jvp(gradient, (w,), (e,))[1], jnp.eye(len(mode))))
-    hessian = np.nan_to_num(np.asarray(product(mode)))
-    values, vectors = np.linalg.eigh(0.5 * (hessian + hessian.T))
-    return replace(axes, centre=mode, whiten=vectors / np.sqrt(np.maximum(np.abs(values), SMALLEST_CURVATURE)))
+    return split_models(pooled, attempts, named(pooled, posterior, columns, sampler, seed), law)
 
 
 def named(
-    axes: Axes,
+    pooled: PooledModel[RateModel],
     posterior: Posterior,
     columns: Mapping[str, NDArray],
     sampler: Sampler,
     seed: int,
 ) -> Draws:
     """Name what is shared, and every model's own values as vectors over models."""
-    pooled, law = axes.pooled, axes.pooled.model.law
+    law = pooled.model.law
 
-    def values(x: jax.Array, facts: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        u, _ = axes.to_model(x)
+    def values(u: jax.Array, facts: dict[str, jax.Array]) -> dict[str, jax.Array]:
         theta, _ = per_curve(pooled, u, facts)
         return named_values(pooled, u) | theta | dict(jax.vmap(lambda t: law.derived(**t))(theta))
 
-    draw = axes.target("prior").prior_draw
+    draw = lambda key, facts: pooled_prior_draw(pooled, key, facts)  # noqa: E731
     return named_draws(Naming(values, draw), posterior, columns, read_by=(), sampler=sampler, seed=seed)[0]
 
 
