@@ -36,6 +36,22 @@ class Sample(Protocol):
     def __call__(self, key: jax.Array, theta: Theta, shape: tuple[int, ...]) -> jax.Array: ...
 
 
+@dataclass(frozen=True)
+class SharedCells:
+    """Columns for all patterns of one model on something they share, such as a grid.
+
+    Attributes
+    ----------
+    width : the size of what patterns of up to n samples need.
+    most : the largest width worth it; above it `RateLaw.cells` serve.
+    cells : the columns of counts c and f, what is shared padded to a width.
+    """
+
+    width: Callable[[float], int]
+    most: int
+    cells: Callable[[ArrayLike, ArrayLike, int], dict[str, np.ndarray]]
+
+
 @dataclass(frozen=True, eq=False)
 class RateLaw:
     """One law of success probabilities.
@@ -53,6 +69,7 @@ class RateLaw:
     derived_meaning : what each derived quantity is, by name.
     cells : the columns `log_moment` takes for counts c and f of one shape, each with the shape of c first.
     sample : success probabilities of problems drawn from the law, ``sample(key, theta, shape)``.
+    shared : cheaper columns for the patterns of one model, which `log_moment` takes too; None where there are none.
     """
 
     name: str
@@ -64,6 +81,7 @@ class RateLaw:
     derived_meaning: Mapping[str, str]
     cells: Callable[[ArrayLike, ArrayLike], dict[str, np.ndarray]]
     sample: Sample
+    shared: SharedCells | None = None
 
 
 def count_cells(successes: ArrayLike, failures: ArrayLike) -> dict[str, np.ndarray]:

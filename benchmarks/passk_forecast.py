@@ -1,19 +1,27 @@
 """Forecasts of coverage on real logs: 30, 100 and 1000 samples per problem to 10,000 attempts, and stopped sampling.
 
-    python -m benchmarks.passk_forecast FILE [--laws beta_mixture,beta,logit_normal] [--replicates 20] [--pooled]
+    python -m benchmarks.passk_forecast FILE [--checkpoints N] [--n0 30,100,1000] [--replicates 20] [--laws all] [--baselines all]
+    python -m benchmarks.passk_forecast FILE --pooled [--checkpoints N]
     python -m benchmarks.passk_forecast FILE --stopped
 
 FILE is a table of counts: columns model, benchmark, problem, n, n_correct, params, train_tokens (Pythia checkpoints), or with
 ``--stopped`` model, benchmark, problem, n, n_success, cap (batches of 60 until a success). Checkpoints with at least 30 problems
-of 10,000 samples and a mean success rate of 2e-4 are used. Every replicate draws 10,000 samples of each problem without
-replacement, those trained on among them; the truth is the share then solved. Prints means over checkpoints and replicates.
+of 10,000 samples and a mean success rate of 2e-4 are used, or N of them evenly spaced in the order of their mean success rate,
+the lowest and the highest among them. Every replicate draws 10,000 samples of each problem without replacement, those trained on
+among them; the truth is the share then solved. All replicates of all checkpoints are fitted in one call per law and n0.
+
+Prints means over checkpoints and replicates as each law ends. With ``--results FILE.csv`` the scores of each law are also
+appended there when it ends, and what the file already holds is not run again: an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,6 +29,8 @@ import pandas as pd
 import bayesscale as bs
 from bayesscale.attempts import Attempts
 from bayesscale.ingest.attempts import read_attempts
+from bayesscale.rates import RATE_LAWS
+from bayesscale.resampling.baselines import COVERAGE_BASELINES
 from bayesscale.resampling.fitting import fit_rates
 from bayesscale.resampling.forecast import forecast
 from bayesscale.resampling.holdout import (
@@ -49,6 +59,16 @@ def checkpoints(path: str) -> Attempts:
     rate = [(attempts.n_correct[r] / attempts.n[r]).mean() for r in map(attempts.rows, range(len(attempts)))]
     size = [attempts.n[attempts.rows(i)].size for i in range(len(attempts))]
     return attempts.subset((np.array(rate) >= LEAST_RATE) & (np.array(size) >= LEAST_PROBLEMS))
+
+
+def spaced(attempts: Attempts, wanted: int | None) -> Attempts:
+    """So many checkpoints, evenly spaced in the order of their mean success rate; ties go by name."""
+    if wanted is None or wanted >= len(attempts):
+        return attempts
+    rate = [(attempts.n_correct[r] / attempts.n[r]).mean() for r in map(attempts.rows, range(len(attempts)))]
+    order = sorted(range(len(attempts)), key=lambda i: (rate[i], attempts.model_name(i)))
+    chosen = np.unique(np.linspace(0, len(order) - 1, wanted).round().astype(int))
+    return attempts.subset(sorted(order[i] for i in chosen))
 
 
 def stacked(parts: list[Split]) -> Split:
@@ -87,70 +107,126 @@ def print_naive(attempts: Attempts) -> None:
         print(f"  {attempts.model_name(i):20s}", *np.round(naive.mean(axis=0), 3), "|", *np.round(honest, 3))
 
 
-def evaluate(train: Split, n0: int, laws: list[str], baselines: list[str], sampler: bs.Sampler) -> pd.DataFrame:
-    rows = []
-    for law in laws:
-        fits = fit_rates(train.train, law, sampler=sampler)
-        failed = sum(fit.status == "fail" for fit in fits)
-        if failed:
-            print(f"  {law}: {failed} of {len(fits)} fits failed the gate", flush=True)
-        rows += score_forecasts([forecast(fit, train.k) for fit in fits], train, [law])
-    rows += list(score_baselines(train, baselines, seed=0))
-    return table_of(rows, n0)
+def law_rows(train: Split, law: str, sampler: bs.Sampler, n0: int) -> list[dict]:
+    """Scores of one law, every checkpoint and replicate a unit of one call of the sampler."""
+    fits = fit_rates(train.train, law, sampler=sampler, progress=progress_lines(f"n0 {n0} {law}"))
+    failed = sum(fit.status == "fail" for fit in fits)
+    print(f"  {law}: {failed} of {len(fits)} fits failed the gate", flush=True)
+    rows = score_forecasts([forecast(fit, train.k) for fit in fits], train, [law])
+    return [row | {"status": fit.status} for row, fit in zip(rows, fits, strict=True)]  # one k: one row per fit
 
 
-def evaluate_pooled(parts: list[Split], n0: int, law: str) -> pd.DataFrame:
-    """Fit all checkpoints of each replicate together."""
+def baseline_rows(train: Split, name: str) -> list[dict]:
+    return [row | {"status": "ok"} for row in score_baselines(train, [name], seed=0)]
+
+
+def pooled_rows(parts: list[Split], law: str, draws: int) -> list[dict]:
+    """Scores of one law with its tail pooled over the checkpoints of a replicate, replicate by replicate."""
     rows = []
-    for part in parts:
-        pooled = fit_rates_pooled(part.train, law, covariates=("params", "train_tokens"))
-        print(
-            f"  pooled {law}: {pooled.status}; {pooled.summary()[['parameter', 'q05', 'q50', 'q95']].round(2).values.tolist()}"
-        )
-        rows += score_forecasts([forecast(fit, part.k) for fit in pooled.fits], part, [f"pooled {law}"])
-    return table_of(rows, n0)
+    for r, part in enumerate(parts):
+        pooled = fit_rates_pooled(part.train, law, covariates=("params", "train_tokens"), given={"draws": draws})
+        shared = pooled.summary()[["parameter", "q05", "q50", "q95"]].round(2).values.tolist()
+        print(f"  pooled {law}, replicate {r + 1} of {len(parts)}: {pooled.status}; {shared}", flush=True)
+        found = score_forecasts([forecast(fit, part.k) for fit in pooled.fits], part, [f"pooled {law}"])
+        rows += [row | {"model": f"{row['model']} / {r}", "status": pooled.status} for row in found]
+    return rows
+
+
+def progress_lines(label: str, every: float = 30.0) -> Callable[[int, int], None]:
+    """Print how far a call has come, at most every so many seconds."""
+    last = time.perf_counter()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        if time.perf_counter() - last > every:
+            print(f"  {label}: {done} of {total}", flush=True)
+            last = time.perf_counter()
+
+    return report
+
+
+class Ledger:
+    """Scores so far: of this run, and of earlier ones where a file keeps them."""
+
+    def __init__(self, path: str | None, run: str) -> None:
+        self.path, self.run = None if path is None else Path(path), run
+        self.table = pd.read_csv(self.path) if self.path and self.path.exists() else pd.DataFrame()
+
+    def find(self, predictor: str, n0: int) -> pd.DataFrame:
+        if self.table.empty:
+            return self.table
+        own = (self.table["predictor"] == predictor) & (self.table["n0"] == n0) & (self.table["run"] == self.run)
+        return self.table[own]
+
+    def add(self, rows: list[dict], n0: int) -> pd.DataFrame:
+        found = table_of(rows, n0).assign(run=self.run)
+        self.table = pd.concat([self.table, found], ignore_index=True)
+        if self.path is not None:
+            found.to_csv(self.path, mode="a", header=not self.path.exists(), index=False)
+        return found
+
+
+def score_all(n0: int, ledger: Ledger, jobs: dict[str, Callable[[], list[dict]]]) -> None:
+    """Score each predictor that the ledger lacks, and print it."""
+    for predictor, job in jobs.items():
+        start, found = time.perf_counter(), ledger.find(predictor, n0)
+        if found.empty:
+            found = ledger.add(job(), n0)
+        failed = (found["status"] == "fail").mean()
+        report(found, start, f"n0 {n0} {predictor}, {failed:.1%} of the fits failed the gate")
+        good = found[found["status"] != "fail"]
+        if 0 < len(good) < len(found):
+            print("without those\n" + score_means(good).round(3).to_string(index=False), flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file")
-    parser.add_argument("--laws", default="beta_mixture,beta,logit_normal")
-    parser.add_argument("--baselines", default="ols,beta_binomial_mle")
+    parser.add_argument("--laws", default="beta_mixture,beta,logit_normal", help="names, or all")
+    parser.add_argument("--baselines", default="ols,beta_binomial_mle", help="names, or all")
+    parser.add_argument("--checkpoints", type=int, help="so many, evenly spaced by mean success rate; default all")
     parser.add_argument("--replicates", type=int, default=20)
     parser.add_argument("--n0", default="30,100,1000")
     parser.add_argument("--draws", type=int, default=250)
+    parser.add_argument("--lanes", type=int, default=512)
+    parser.add_argument("--results", help="CSV file of scores, added to")
     parser.add_argument("--pooled", action="store_true")
     parser.add_argument("--stopped", action="store_true")
     arguments = parser.parse_args()
-    laws = [name for name in arguments.laws.split(",") if name]
-    baselines = [name for name in arguments.baselines.split(",") if name]
-    lanes = 40 if arguments.stopped else 512
-    sampler = bs.Sampler(draws=arguments.draws, keep=arguments.draws, warmup=(60, 100, 100), lanes=lanes)
+    laws = named(arguments.laws, [name for name in RATE_LAWS if name != "jeffreys"])
+    baselines = named(arguments.baselines, list(COVERAGE_BASELINES))
+    lanes = min(arguments.lanes, 40) if arguments.stopped else arguments.lanes
+    draws = arguments.draws
+    sampler = bs.Sampler(draws=draws, keep=draws, warmup=(60, 100, 100), lanes=lanes)
     if arguments.stopped:
         attempts = read_attempts(
             [arguments.file], model="model", problem="problem", n="n", correct="n_success", stopping="batch", batch=60,
             cap="cap",
         )  # fmt: skip
         print_naive(attempts)
+        ledger = Ledger(arguments.results, "stopped")
         for n0 in (60, 300, 1020):
-            start = time.perf_counter()
-            table = evaluate(split(attempts, n0, [10_020]), n0, laws, [], sampler)
-            print(
-                table[["model", "predictor", "truth", "median", "covered90", "width90"]].round(3).to_string(index=False)
-            )
-            report(table, start, f"stopped, n0 {n0}")
+            train = split(attempts, n0, [10_020])
+            score_all(n0, ledger, {law: partial(law_rows, train, law, sampler, n0) for law in laws})
         return
-    attempts = checkpoints(arguments.file)
-    print(f"{len(attempts)} checkpoints, {attempts.n.size} problems")
+    attempts = spaced(checkpoints(arguments.file), arguments.checkpoints)
+    print(f"{len(attempts)} checkpoints, {attempts.n.size} problems, {arguments.replicates} replicates", flush=True)
+    print("  " + ", ".join(attempts.model_name(i) for i in range(len(attempts))), flush=True)
+    ledger = Ledger(arguments.results, f"{len(attempts)} checkpoints, {arguments.replicates} replicates")
     for n0 in map(int, arguments.n0.split(",")):
-        start = time.perf_counter()
         parts = [split(attempts, n0, [TARGET], seed=2 * r) for r in range(arguments.replicates)]
-        table = (
-            evaluate_pooled(parts, n0, laws[0])
-            if arguments.pooled
-            else evaluate(stacked(parts), n0, laws, baselines, sampler)
-        )
-        report(table, start, f"n0 {n0}")
+        if arguments.pooled:
+            jobs = {f"pooled {law}": partial(pooled_rows, parts, law, draws) for law in laws}
+        else:
+            train = stacked(parts)
+            jobs = {name: partial(baseline_rows, train, name) for name in baselines}
+            jobs |= {law: partial(law_rows, train, law, sampler, n0) for law in laws}
+        score_all(n0, ledger, jobs)
+
+
+def named(text: str, every: list[str]) -> list[str]:
+    """The names listed, or all."""
+    return every if text == "all" else [name for name in text.split(",") if name]
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import pandas as pd
 
+from bayesscale.simulation.crossed import simulate_shared
 from bayesscale.simulation.curves import Truth, observe_truths, under_sft
 from bayesscale.simulation.hmm import draw_hmms, simulate_hmm
 from bayesscale.simulation.resampling import (
@@ -67,7 +68,7 @@ def icl_nll() -> dict[str, pd.DataFrame]:
 
 
 def resampling_counts() -> dict[str, pd.DataFrame]:
-    """Samples of two models on hard problems, with and without a verifier, and their votes on multiple choice."""
+    """Two models on hard problems, with and without a verifier, and their votes; a new model on problems of eight others."""
     rates = {"small-2b": SuccessLaw(0.008, 0.25), "large-8b": SuccessLaw(0.04, 0.4)}
     judged = [
         VerifierLaw("small-2b", -0.5, 1.3, acceptance_sd=2.2, share_sd=1.8, correlation=0.7),
@@ -77,7 +78,8 @@ def resampling_counts() -> dict[str, pd.DataFrame]:
     attempts = simulate_attempts(RESAMPLING_SEED, models=rates, problems=120, n=200)
     verified = simulate_verifier(RESAMPLING_SEED, models=judged, problems=120, n=50)
     votes = simulate_votes(RESAMPLING_SEED, models=chosen, problems=120, n=8, none=0.02)
-    named = {"attempts": attempts, "verified": verified, "votes": votes}
+    shared = simulate_shared(RESAMPLING_SEED)
+    named = {"attempts": attempts, "verified": verified, "votes": votes, "shared": shared}
     tables = {f"{name}.csv": table for name, (table, _) in named.items()}
     tables["attempts.csv"] = tables["attempts.csv"].drop(columns="cap")
     return tables | {f"{name}-truth.csv": truth for name, (_, truth) in named.items()}

@@ -12,7 +12,7 @@ import pytest
 import bayesscale.cli
 from bayesscale.cli.sampling import whole
 from bayesscale.resampling.forecast import forecast
-from bayesscale.resampling.stored import load_rates, load_verifier, load_votes
+from bayesscale.resampling.stored import load_crossed, load_rates, load_verifier, load_votes
 from bayesscale.resampling.verifier import Stakes
 from bayesscale.resampling.verifier_fit import choose
 
@@ -24,6 +24,7 @@ VERIFIER = ["verifier", DATA / "verified.csv", *ROLES, "--correct", "n_correct",
             "--correct-accepted", "n_correct_accepted"]  # fmt: skip
 VOTES = ["votes", DATA / "votes.csv", *ROLES, "--votes", "votes_a,votes_b,votes_c,votes_d", "--none", "votes_none",
          "--target", "target"]  # fmt: skip
+NEW = ["newmodel", DATA / "shared.csv", *ROLES, "--correct", "n_correct"]
 
 
 def cli(*arguments):
@@ -73,6 +74,11 @@ def verifier(finished):
 
 
 @pytest.fixture(scope="session")
+def newmodel(finished):
+    return finished("newmodel", *NEW, "--new", "new-1")
+
+
+@pytest.fixture(scope="session")
 def votes(finished):
     return finished("votes", *VOTES, "--at", "1,8,32")
 
@@ -82,7 +88,15 @@ def votes(finished):
 
 @pytest.mark.parametrize(
     "command",
-    [["passk"], ["verifier"], ["votes"], ["simulate", "resampling"], ["simulate", "verifier"], ["simulate", "votes"]],
+    [
+        ["passk"],
+        ["verifier"],
+        ["votes"],
+        ["newmodel"],
+        ["simulate", "resampling"],
+        ["simulate", "verifier"],
+        ["simulate", "votes"],
+    ],
 )
 def test_every_help_has_an_example_and_the_exit_codes(command, capsys):
     assert cli(*command, "--help") == 0
@@ -97,7 +111,7 @@ def test_every_help_has_an_example_and_the_exit_codes(command, capsys):
         ([*PASSK, "--out", "{out}", "--law", "betta"], 2, "did you mean beta"),
         ([*PASSK, "--out", "{out}", "--law", "beta", "--law", "beta"], 2, "once each"),
         ([*PASSK, "--out", "{out}", "--at", "0"], 2, "from 1 to 1e12"),
-        ([*PASSK, "--out", "{out}", "--at", "1.5"], 2, "--at takes"),
+        ([*PASSK, "--out", "{out}", "--at", "1.5"], 2, "--at takes whole numbers"),
         ([*PASSK, "--out", "{out}", "--target", "all"], 2, "solved, these"),
         ([*PASSK, "--out", "{out}", "--holdout", "200"], 2, "leaves nothing to judge by"),
         ([*PASSK, "--out", "{out}", "--stopping", "sometimes"], 3, "sometimes"),
@@ -105,10 +119,17 @@ def test_every_help_has_an_example_and_the_exit_codes(command, capsys):
         ([*PASSK, "--out", "{out}", "--covariates", "params"], 3, "params"),
         ([*PASSK, "--out", "{data}"], 2, "not empty"),
         (["passk", "nowhere.csv", *ROLES, "--correct", "n_correct", "--out", "{out}"], 3, "nowhere.csv"),
+        ([*PASSK, "--out", "{out}", "--at", "1e13"], 2, "from 1 to 1e12"),
+        ([*VERIFIER, "--out", "{out}", "--at", "1e13"], 2, "from 1 to 1e12"),
+        ([*VOTES, "--out", "{out}", "--at", "1e13"], 2, "at most 1e12"),
         ([*VERIFIER, "--out", "{out}", "--cost", "-1"], 2, "at least 0"),
         ([*VERIFIER, "--out", "{out}", "--stronger", "80"], 2, "between 0 and 1"),
         ([*VOTES, "--out", "{out}", "--of", "all"], 2, "these, realised"),
         ([*VOTES, "--out", "{out}", "--of", "continued", "--at", "4"], 2, "at least 8"),
+        ([*NEW, "--out", "{out}"], 2, "Missing"),
+        ([*NEW, "--out", "{out}", "--new", "new-2"], 2, "did you mean new-1"),
+        ([*NEW, "--out", "{out}", "--new", "new-1", "--benchmark", "suite"], 2, "name a model"),
+        (["newmodel", *PASSK[1:], "--new", "small-2b", "--out", "{out}"], 2, "two old ones"),
         (["simulate", "resampling", "--out", "{out}.csv", "--stopping", "never"], 2, "first_success"),
         (["simulate", "votes", "--out", "{out}.csv", "--none", "2"], 2, "cannot draw"),
     ],
@@ -141,9 +162,9 @@ def test_whole_numbers_may_be_written_in_powers():
 
 def test_passk_writes_every_file_and_nothing_else(passk):
     folder, _ = passk
-    tables = {f"{name}.parquet" for name in ("summary", "forecast", "comparison", "findings")}
+    tables = {f"{name}.parquet" for name in ("summary", "forecast", "limit", "comparison", "findings")}
     assert {path.name for path in folder.iterdir()} == tables | {"fits", "plots", "run.json", "README.txt"}
-    assert len(list((folder / "fits").iterdir())) == 4
+    assert len(list((folder / "fits").iterdir())) == 6
     names = sorted(path.name.rsplit("-", 1)[1] for path in (folder / "plots").iterdir())
     assert names == ["counts.png", "coverage.png", "rates.png"]
 
@@ -151,7 +172,7 @@ def test_passk_writes_every_file_and_nothing_else(passk):
 def test_run_json_accounts_for_every_fit(passk):
     folder, code = passk
     about = json.loads((folder / "run.json").read_text())
-    assert sum(about["counts"].values()) == 4 and code == (4 if about["counts"]["fail"] else 0)
+    assert sum(about["counts"].values()) == 6 and code == (4 if about["counts"]["fail"] else 0)
     assert about["laws"] == ["beta", "jeffreys"] and about["at"] == [1, 100, 10_000] and about["holdout"] == 50
     assert about["samples"] == 48_000 and [len(digest) for digest in about["inputs"].values()] == [64]
     assert {"python", "bayesscale", "jax"} <= set(about["versions"])
@@ -160,7 +181,7 @@ def test_run_json_accounts_for_every_fit(passk):
 def test_forecasts_are_those_of_the_stored_fits(passk):
     folder, _ = passk
     table = pd.read_parquet(folder / "forecast.parquet")
-    rows = pd.read_parquet(folder / "summary.parquet").drop_duplicates("fit")
+    rows = pd.read_parquet(folder / "summary.parquet").drop_duplicates("fit").query("law in ('beta', 'jeffreys')")
     assert len(rows) == 4
     for row in rows.to_dict("records"):
         fit = load_rates(folder / row["fit"])
@@ -198,6 +219,17 @@ def test_the_forecast_of_the_true_law_holds_the_truth(passk):
         assert row["problems_open"] == unsolved and row["horizon"] == 50
 
 
+def test_the_limit_is_given_under_every_prior_for_these_problems_and_for_new_ones(passk):
+    table = pd.read_parquet(passk[0] / "limit.parquet")
+    assert set(table["estimand"]) == {"these", "new", "population"} and len(table) == 2 * 3 * 4
+    assert table["prior_logit_zero_mass"].nunique() == 4
+    counts = pd.read_csv(DATA / "attempts.csv")
+    solved = (counts["n_correct"] > 0).groupby(counts["model"]).mean()
+    these = table.query("estimand == 'these'")
+    assert (these["eti90_lower"].to_numpy() >= solved[these["model"]].to_numpy()).all()
+    assert (table["eti90_lower"] <= table["median"]).all() and (table["eti90_upper"] <= 1).all()
+
+
 def test_held_out_scores_name_laws_and_baselines(passk):
     table = pd.read_parquet(passk[0] / "comparison.parquet")
     assert set(table["predictor"]) == {"beta", "jeffreys", "ols", "beta_binomial_mle"}
@@ -217,7 +249,7 @@ def test_stopped_designs_get_kaplan_meier(tmp_path, capsys):
     options = ["--stopping", "batch", "--batch", 20]
     assert cli("simulate", "resampling", "--out", path, "--models", 1, "--n", 400, *options) == 0
     assert "--stopping batch --cap cap --batch 20" in capsys.readouterr().out
-    run = ["passk", path, *PASSK[2:], *options, "--cap", "cap", "--law", "jeffreys", *TINY, "--out", out]
+    run = ["passk", path, *PASSK[2:], *options, "--cap", "cap", "--law", "jeffreys", "--no-limit", *TINY, "--out", out]
     assert cli(*run) == 0
     text = capsys.readouterr().out
     assert "without a law" in text and "past ones included" in text and "1 fits: 1 ok" in text
@@ -227,6 +259,42 @@ def test_stopped_designs_get_kaplan_meier(tmp_path, capsys):
     assert last["k"] == 100
     # every problem is followed to the cap or its success, so at whole batches the curve is a plain share
     assert last["mean"] == pytest.approx(((counts["n_correct"] > 0) & (counts["n"] <= 100)).mean())
+
+
+# New models -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_model_is_predicted_on_every_problem_of_the_old(newmodel):
+    folder, code = newmodel
+    tables = {f"{name}.parquet" for name in ("summary", "accuracy", "problems", "findings")}
+    assert {path.name for path in folder.iterdir()} == tables | {"fits", "plots", "run.json", "README.txt"}
+    about = json.loads((folder / "run.json").read_text())
+    assert about["new"] == ["new-1"] and len(about["old"]) == 8 and code == (4 if about["counts"]["fail"] else 0)
+    accuracy = pd.read_parquet(folder / "accuracy.parquet").set_index("fit")
+    assert list(accuracy.index) == ["difficulty", "level only"]
+    assert (accuracy["tried"] == 10).all() and (accuracy["problems"] == 40).all() and (accuracy["samples"] == 20).all()
+    truth = pd.read_csv(DATA / "shared-truth.csv").query("model == 'new-1'").set_index("problem")
+    assert (accuracy["eti90_lower"] < truth["p"].mean()).all() and (truth["p"].mean() < accuracy["eti90_upper"]).all()
+    problems = pd.read_parquet(folder / "problems.parquet").set_index("problem")
+    assert len(problems) == 40 and (problems["n"] > 0).sum() == 10
+    assert np.corrcoef(problems["easiness"], truth["easiness"][problems.index])[0, 1] > 0.8
+    assert np.corrcoef(problems["rate"], truth["p"][problems.index])[0, 1] > 0.4
+
+
+def test_a_stored_new_model_predicts_the_same(newmodel):
+    folder, _ = newmodel
+    accuracy = pd.read_parquet(folder / "accuracy.parquet").set_index("fit")["accuracy"]
+    for row in pd.read_parquet(folder / "summary.parquet").drop_duplicates("fit").to_dict("records"):
+        assert load_crossed(folder / row["fit"]).predict().accuracy.mean() == pytest.approx(accuracy[row["law"]])
+
+
+def test_problems_that_no_old_model_tried_are_named(tmp_path, capfd):
+    table = tmp_path / "shared.csv"
+    odd = pd.DataFrame({"model": ["new-1"], "problem": ["unheard-of"], "n": [2], "n_correct": [1]})
+    pd.concat([pd.read_csv(DATA / "shared.csv"), odd]).to_csv(table, index=False)
+    assert cli("newmodel", table, *NEW[2:], "--new", "new-1", "--out", tmp_path / "out") == 3
+    err = capfd.readouterr().err
+    assert "unheard-of" in err and err.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
 # Verifier and votes ---------------------------------------------------------------------------------------------------

@@ -14,10 +14,12 @@ from scipy.special import betaln, expit, gammaln, logit, logsumexp
 from scipy.stats import betabinom, multivariate_normal, norm, spearmanr
 
 from bayesscale.attempts import Attempts
+from bayesscale.draws import Draws
 from bayesscale.finding import InputError
 from bayesscale.inference.settings import Sampler
-from bayesscale.resampling.crossed import WIDENING, columns_of, fit_crossed, log_likelihood
+from bayesscale.resampling.crossed import WIDENING, CrossedFit, columns_of, fit_crossed, log_likelihood
 from bayesscale.resampling.difficulty import Difficulty, laplace, problem_difficulty, surface
+from bayesscale.resampling.stored import load_crossed, save_crossed
 
 SAMPLER = Sampler(chains=2, draws=250, keep=250, warmup=(40, 50, 50), starts=2, lanes=8, tiers=0)
 OTIS = Path(__file__).parents[1] / "../shared/data/resampling/epoch_otis_mock_aime.csv"
@@ -306,3 +308,18 @@ def test_real_problems_are_ordered_as_their_mean_scores():
     # regression to the mean on the logit axis would shrink the spread; adding up logits of means understates it
     assert found.spread > logit(rate.clip(0.01, 0.99)).std()
     assert found.models == 81
+
+
+def test_a_saved_fit_predicts_to_the_last_digit(tmp_path):
+    """The problems of the old models are more than those tried; nothing is fitted here."""
+    rng = np.random.default_rng(0)
+    tried = attempts_of(np.array([[2, 2, 2]]), np.array([[0, 1, 2]]), problems=("p001", "p003", "p004"))
+    labels = tuple(f"p{i:03d}" for i in range(8))
+    known = Difficulty(labels, rng.normal(size=8), np.full(8, 0.3), -0.5, 1.2, 1.5, 6.0, 5)
+    values = {name: m + 0.1 * rng.normal(size=(2, 50)) for name, m in (("level", 0.0), ("slope", 1.0))}
+    values["concentration"] = np.exp(1.5 + 0.1 * rng.normal(size=(2, 50)))
+    measured = {name: dict.fromkeys(("r_hat", "ess_bulk", "ess_tail"), np.array(1.0)) for name in values}
+    fit = CrossedFit(tried, known, Draws(values, {name: v.ravel() for name, v in values.items()}, {}, measured), 3)
+    again = load_crossed(save_crossed(fit, tmp_path / "fit.nc"))
+    np.testing.assert_array_equal(again.predict().rates, fit.predict().rates)
+    assert again.difficulty.digest == known.digest and again.attempts.digest(0) == tried.digest(0)

@@ -44,6 +44,16 @@ def test_samples_are_reproduced_to_the_byte_and_have_one_truth_each(regenerated,
     assert (rows[["model", "problem"]] == truth[["model", "problem"]]).all(axis=None)
 
 
+def test_shared_problems_are_reproduced_to_the_byte_and_known_to_all_but_the_new_model(regenerated):
+    for file in ("shared.csv", "shared-truth.csv"):
+        assert (regenerated / "resampling_counts" / file).read_bytes() == (
+            DATA / "resampling_counts" / file
+        ).read_bytes()
+    rows = pd.read_csv(DATA / "resampling_counts" / "shared.csv").groupby("model")["n"].agg(["size", "max"])
+    assert rows.loc["new-1"].tolist() == [10, 2]
+    assert (rows.drop("new-1") == [40, 8]).all(axis=None) and len(rows) == 9
+
+
 def test_truths_of_the_samples_are_those_the_readme_gives():
     text = (DATA / "resampling_counts" / "README.md").read_text(encoding="utf-8")
     truth = pd.read_csv(DATA / "resampling_counts" / "attempts-truth.csv")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from scipy.special import betaln, logsumexp
 from bayesscale import quadrature
 from bayesscale.finding import InputError
 from bayesscale.precision import enable_float64
-from bayesscale.quadrature import kernel_cells, log_integral
+from bayesscale.quadrature import kernel_cells, log_integral, log_shared_integral, shared_cells, shared_width
 
 enable_float64()
 
@@ -82,3 +83,46 @@ def test_the_end_weights_integrate_polynomials_of_fifth_degree():
 def test_impossible_counts_are_refused(c, f):
     with pytest.raises(InputError, match="RATE_COUNTS.*finite and at least 0"):
         kernel_cells([c], [f])
+
+
+# One grid for many kernels --------------------------------------------------------------------------------------------
+
+
+def patterns_up_to(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Kernels of n samples from cliff to cliff, and of fewer."""
+    c = np.unique(np.r_[0, 1, min(2, n), n // 3, n // 2, n - 1, n]).astype(float)
+    return np.r_[c, 0.0, 0.0], np.r_[n - c, n // 2, 0.0]
+
+
+@pytest.mark.parametrize("n", [1, 30, 1000, 10_000, 40_000])
+@pytest.mark.parametrize(("a", "b"), [(0.05, 3.0), (0.3, 40.0), (1.0, 1.0), (2.5, 0.2)])
+def test_a_shared_grid_gives_beta_functions(n, a, b):
+    c, f = patterns_up_to(n)
+    cells = shared_cells(c, f, shared_width(n) + 64)  # room to spare counts for nothing
+    got = np.asarray(log_shared_integral(cells, *beta_density(a, b)))
+    # a kernel of 1 counts both tails: those of the test density are right to first order only
+    np.testing.assert_allclose(got, betaln(a + c, b + f), rtol=1e-9, atol=1e-7)
+
+
+@pytest.mark.parametrize("location", [-20.0, -6.0, 3.0])
+def test_a_shared_grid_agrees_with_nodes_of_each_patterns_own(location):
+    c, f = patterns_up_to(1000)
+    density = lambda x: -0.5 * ((x - location) / 0.7) ** 2  # noqa: E731
+    cells = shared_cells(c, f, shared_width(1000))
+    got = np.asarray(log_shared_integral(cells, density, (-1e30, -1e30)))
+    want = np.asarray(log_integral(kernel_cells(c, f), density, (-1e30, -1e30)))
+    apart = want - cells["log_peak"] < -500  # the product underflows
+    np.testing.assert_allclose(got[~apart], want[~apart], rtol=1e-9, atol=1e-7)
+    # there it is low, and still rises towards where it should be
+    assert np.isfinite(got).all() and (got[apart] <= want[apart] + 1e-6).all()
+    assert apart.any() == (location == -20.0)
+    slope = jax.grad(lambda shift: log_shared_integral(cells, lambda x: density(x - shift), (-1e30, -1e30)).sum())
+    assert slope(0.0) * location < 0 or location == -6.0
+
+
+def test_a_shared_grid_holds_what_its_width_promises():
+    for n in (1, 100, 50_000):
+        axis = shared_cells([0.0], [float(n)], shared_width(n))["axis"]
+        assert axis.shape == (shared_width(n),) and (np.diff(axis) > 0).all()
+        assert axis[0] == pytest.approx(quadrature.LOWEST) and axis[-1] == pytest.approx(quadrature.HIGHEST)
+    assert shared_width(40_000) <= quadrature.MOST_NODES < shared_width(1e6)

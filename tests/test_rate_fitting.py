@@ -18,7 +18,7 @@ from bayesscale.rates import RATE_LAWS
 from bayesscale.resampling.fitting import fit_rates
 from bayesscale.resampling.forecast import compare_tails, forecast, reliability, solved_by
 from bayesscale.resampling.holdout import evaluate_coverage, score_means, split
-from bayesscale.resampling.limits import pass_at_infinity, weighted_quantile
+from bayesscale.resampling.limits import ZERO_PRIORS, limit_of, pass_at_infinity, weighted_quantile, wide_law
 from bayesscale.resampling.pooled import fit_rates_pooled
 
 SAMPLER = Sampler(draws=500, keep=500, warmup=(60, 100, 100), lanes=40, tiers=1)
@@ -306,9 +306,40 @@ def test_the_limit_follows_the_prior_where_the_data_are_silent_and_the_data_wher
     plain = rng.binomial(5000, np.where(possible, rng.beta(0.7, 7, problems), 0))
     n = np.concatenate([np.full(problems, 20), np.full(problems, 5000)])
     limits = pass_at_infinity(attempts_of(n, np.concatenate([silent, plain]), models=2), sampler=SAMPLER)
-    hidden, seen = (limit.table() for limit in limits)
+    tables = [limit.table().set_index("estimand") for limit in limits]
+    assert all(set(table.index) == {"these", "new", "population"} for table in tables)
+    hidden, seen = (table.loc["population"] for table in tables)
     assert np.ptp(hidden["median"]) > 2 * np.ptp(seen["median"])
     width = lambda table: table["eti90_upper"].iloc[-1] - table["eti90_lower"].iloc[-1]  # noqa: E731
     assert width(hidden) > 1.5 * width(seen)  # under the vague prior
     assert ((seen["eti90_lower"] < possible.mean()) & (possible.mean() < seen["eti90_upper"])).all()
     assert (seen["effective_draws"] > 100).all()
+    # of these problems the solved ones are possible for certain; as many new ones scatter like problems
+    of = {name: tables[1].loc[name] for name in ("these", "new")}
+    solved = (plain > 0).mean()
+    assert (of["these"]["eti90_lower"] >= solved).all()
+    assert ((of["these"]["eti90_lower"] <= possible.mean()) & (possible.mean() <= of["these"]["eti90_upper"])).all()
+    assert width(of["new"]) > width(seen) > width(of["these"])
+
+
+def test_the_share_of_possible_problems_is_counted_with_coins():
+    """Where the unsolved have had few samples, each is possible with its chance under theta."""
+    fit = fit_rates(counts(), wide_law(), sampler=SAMPLER)[0]
+    limit = limit_of(fit, ZERO_PRIORS, seed=0)
+    zero = fit.draws.flat("zero_mass")
+    a = np.exp(fit.draws.flat("log_tail_index"))
+    b = a * np.exp(-fit.draws.flat("logit_mean"))
+    hard = (1 - zero) * np.exp(betaln(a, b + 40) - betaln(a, b))
+    solved, problems = (counts().n_correct > 0).sum(), counts().n.size
+    want = (solved + (problems - solved) * hard / (zero + hard)) / problems
+    assert limit.draws["these"].mean() == pytest.approx(want.mean(), abs=0.01)
+    np.testing.assert_allclose(limit.draws["population"], 1 - zero)
+
+
+def test_pooled_settings_given_are_obeyed():
+    rng = np.random.default_rng(9)
+    two = attempts_of(np.full(60, 50), rng.binomial(50, rng.beta(0.4, 4.0, 60)), models=3)
+    small = {"draws": 30, "chains": 2, "warmup": (20, 20), "tiers": 0, "keep": 30}
+    pooled = fit_rates_pooled(two, "beta", given=small)
+    assert pooled.shared.flat("log_tail_index_centre").shape == (60,)
+    assert pooled.fits[0].draws.provenance["sampler"]["draws"] == 30

@@ -53,7 +53,7 @@ def test_commands_shown_exist(command, capsys):
     assert not ended.value.code
 
 
-@pytest.mark.parametrize("command", ["fit", "passk", "verifier", "votes"])
+@pytest.mark.parametrize("command", ["fit", "passk", "verifier", "votes", "newmodel"])
 def test_options_shown_exist(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit):

@@ -43,6 +43,7 @@ USAGE_CODES = frozenset(
         "STAKES",
         "VOTES-SIZE",
         "VOTES-TARGET",
+        "NEW-MODEL",
     }
 )
 """Codes of input errors that only another command line mends."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from bayesscale.cli import demonstrating, describing, fitting, reading, resampling, simulating
+from bayesscale.cli import demonstrating, describing, fitting, newmodel, passk, reading, resampling, simulating
 from bayesscale.cli.options import EXIT_CODES
 
 app = typer.Typer(
@@ -37,9 +37,10 @@ app.command("fit", epilog=fitting.EPILOG)(fitting.fit)
 app.command("check", epilog=describing.CHECK_EPILOG)(describing.check)
 app.command("compare", epilog=reading.COMPARE_EPILOG)(reading.compare)
 app.command("predict", epilog=reading.PREDICT_EPILOG)(reading.predict)
-app.command("passk", epilog=resampling.PASSK_EPILOG)(resampling.passk)
+app.command("passk", epilog=passk.EPILOG)(passk.passk)
 app.command("verifier", epilog=resampling.VERIFIER_EPILOG)(resampling.verifier)
 app.command("votes", epilog=resampling.VOTES_EPILOG)(resampling.votes)
+app.command("newmodel", epilog=newmodel.EPILOG)(newmodel.newmodel)
 app.command("laws", epilog=describing.LAWS_EPILOG)(describing.laws)
 app.command("demo", epilog=demonstrating.EPILOG)(demonstrating.demo)
 app.add_typer(simulating.app, name="simulate")

@@ -32,6 +32,8 @@ def print_coverage(outcome: Outcome[RateFit]) -> None:
     print_models(outcome)
     for target in about["targets"]:
         print_forecasts(tables["forecast"], target, about["laws"][0])
+    if "limit" in tables:
+        print_limits(tables["limit"])
     if "comparison" in tables:
         print_scores(tables["comparison"], about["holdout"])
     print_findings(tables["findings"])
@@ -105,6 +107,32 @@ def beyond(row: Mapping[Any, Any]) -> str:
     if row["estimand"] == "solved":
         return f"{int(row['problems_open'])} problems{far}"
     return f"all{far}"
+
+
+LIMITS = {"these": "these problems", "new": "as many new problems"}
+
+
+def print_limits(limits: pd.DataFrame) -> None:
+    """A row per model and estimand: pass@infinity under each prior."""
+    priors = list(dict.fromkeys(limits["prior_logit_zero_mass"]))
+    cells: dict[tuple[int, str], list[str]] = {}
+    for row in limits.to_dict("records"):
+        if row["estimand"] in LIMITS:
+            where = row["model_index"], row["estimand"]
+            cells.setdefault(where, [row["model"], LIMITS[row["estimand"]], row["status"]]).append(limit_cell(row))
+    rows = [[model, words, *found, status] for model, words, status, *found in list(cells.values())[: 2 * MODELS_SHOWN]]
+    columns = [("model", "left"), ("share of", "left"), *((prior, "left") for prior in priors), ("fit", "left")]
+    models = len(set(limits["model_index"]))
+    more = f"; the first {MODELS_SHOWN} of {models} models" if models > MODELS_SHOWN else ""
+    title = (
+        "pass@infinity: the share of problems that any number of samples solves, by prior of logit(share impossible)"
+    )
+    show(f"{title}; zero-inflated Beta, medians and 90% equal-tailed intervals{more}", columns, rows)
+    say()
+
+
+def limit_cell(row: Mapping[Any, Any]) -> str:
+    return f"{fixed(row['median'], 2)} ({fixed(row['eti90_lower'], 2)} to {fixed(row['eti90_upper'], 2)})"
 
 
 def print_scores(comparison: pd.DataFrame, n0: int) -> None:

@@ -93,7 +93,7 @@ def numbers[Number: (int, float)](
     try:
         return [to(text) for text in listed(texts)]
     except ValueError:
-        kind = "whole numbers" if to is int else "numbers"
+        kind = "numbers" if to is float else "whole numbers"
         raise InputError(
             "OPTIONS", f"{option} takes {kind} separated by commas, got {','.join(texts or ())!r}"
         ) from None

@@ -8,6 +8,7 @@ from bayesscale.plots.comparison import plot_comparison
 from bayesscale.plots.coverage import plot_coverage
 from bayesscale.plots.curves import plot_curve
 from bayesscale.plots.laws import plot_laws
+from bayesscale.plots.newmodel import plot_new_model
 from bayesscale.plots.parameters import plot_parameters
 from bayesscale.plots.pit import plot_pit
 from bayesscale.plots.predictive import plot_posterior_predictive, plot_prior_predictive
@@ -22,6 +23,7 @@ __all__ = [
     "plot_coverage",
     "plot_curve",
     "plot_laws",
+    "plot_new_model",
     "plot_parameters",
     "plot_pit",
     "plot_posterior_predictive",

@@ -2,6 +2,9 @@
 
 A `Density` gives the log density of x up to a constant, the logs of the mass below and above the axis of
 `bayesscale.quadrature` on the same scale, and the log of the total mass: `law_of_density` integrates it against any counts.
+
+The counts of a model are integrated on one grid for all of its patterns, so that the density costs a few hundred evaluations and
+the rest is a product of a matrix and a vector; counts of any size, as forecasts need them, on nodes of each pattern's own.
 """
 
 from __future__ import annotations
@@ -13,8 +16,15 @@ import jax
 import jax.numpy as jnp
 
 from bayesscale.parameter import Parameter
-from bayesscale.quadrature import kernel_cells, log_integral
-from bayesscale.rate_law import DERIVED_MEANING, RateLaw, Sample
+from bayesscale.quadrature import (
+    MOST_NODES,
+    kernel_cells,
+    log_integral,
+    log_shared_integral,
+    shared_cells,
+    shared_width,
+)
+from bayesscale.rate_law import DERIVED_MEANING, RateLaw, Sample, SharedCells
 from bayesscale.types import Columns, Theta
 
 
@@ -50,7 +60,8 @@ def law_of_density(
 
     def log_moment(columns: Columns, theta: Theta) -> jax.Array:
         at = density(theta)
-        value = log_integral(columns, at.log_density, at.log_tails) - at.log_total
+        integral = log_shared_integral if "kernel" in columns else log_integral
+        value = integral(columns, at.log_density, at.log_tails) - at.log_total
         # A kernel of 1 is the only one that counts both tails: its integral is 1 by definition.
         whole = (columns["log_below"] == 0) & (columns["log_above"] == 0)
         return jnp.where(whole, 0.0, value)
@@ -69,4 +80,5 @@ def law_of_density(
         derived_meaning=DERIVED_MEANING,
         cells=kernel_cells,
         sample=sample,
+        shared=SharedCells(shared_width, MOST_NODES, shared_cells),
     )

@@ -7,7 +7,7 @@ rule that ended the sampling drops out, as long as it looked at the outcomes onl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -69,12 +69,20 @@ def pattern_width(patterns: int) -> int:
 def pattern_columns(law: RateLaw, patterns: Sequence[tuple[NDArray, NDArray, NDArray]]) -> Mapping[str, NDArray]:
     """Lay out (n, c, weight) patterns of several models as (model, pattern) arrays; padding has weight zero."""
     width = pattern_width(max(len(n) for n, _, _ in patterns))
-    tables = []
+    prepare, tables = cells_of(law, max(float(n.max()) for n, _, _ in patterns)), []
     for n, c, weight in patterns:
         fill = np.minimum(np.arange(width), len(n) - 1)
-        cells = law.cells(c[fill], (n - c)[fill])
+        cells = prepare(c[fill], (n - c)[fill])
         tables.append(cells | {"weight": np.where(np.arange(width) < len(n), weight[fill], 0).astype(float)})
     return {name: np.stack([np.asarray(table[name], float) for table in tables]) for name in tables[0]}
+
+
+def cells_of(law: RateLaw, most: float) -> Callable[[NDArray, NDArray], dict[str, NDArray]]:
+    """Return what prepares patterns of up to so many samples: shared columns where the law has them and they are worth it."""
+    shared = law.shared
+    if shared is None or (width := shared.width(most)) > shared.most:
+        return law.cells
+    return lambda c, f: shared.cells(c, f, width)
 
 
 def columns_of(law: RateLaw, attempts: Attempts) -> Mapping[str, NDArray]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import jax
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bayesscale.attempts import Attempts
 from bayesscale.draws import Draws, Naming, named_draws
 from bayesscale.finding import InputError
-from bayesscale.inference.many import sample_many
+from bayesscale.inference.many import Posterior, sample_many
 from bayesscale.inference.settings import Progress, Sampler, silent
 from bayesscale.pooled import POOLED_SAMPLER
 from bayesscale.pooling import (
@@ -40,6 +40,9 @@ from bayesscale.resampling.model import RateModel, columns_of, rate_model
 
 if TYPE_CHECKING:
     import pandas as pd
+
+RATES_POOLED_SAMPLER = replace(POOLED_SAMPLER, lanes=12, tiers=1)
+"""One posterior needs no more lanes than chains and what the deck keeps free; what does not mix is run again, longer."""
 
 TAIL_PARAMETERS = ("log_tail_index", "log_low_shape", "log_b")
 """Parameters that set a law's tail, by law: those that are pooled by default."""
@@ -96,6 +99,7 @@ def fit_rates_pooled(
     covariates: tuple[str, ...] = (),
     pooling: Mapping[str, Pool] | None = None,
     sampler: Sampler | None = None,
+    given: Mapping[str, int] | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> PooledRates:
@@ -103,7 +107,8 @@ def fit_rates_pooled(
 
         u_m = centre + sum_v slope_v x_v(m) + tau z_m,    z_m ~ Student-t(4),    x_v = (log v - mean) / range
 
-    for each pooled parameter u on its unconstrained axis; a slope is the change over the covariate's whole range.
+    for each pooled parameter u on its unconstrained axis; a slope is the change over the covariate's whole range. Without a
+    `sampler`, ours is used with the settings `given` (draws, chains).
 
     Raises
     ------
@@ -123,20 +128,20 @@ def fit_rates_pooled(
     needed = tuple(sorted({name for pool in shares.values() for name in pool.covariates}))
     pooled = PooledModel(rate_model(law), shares, design_of_models(attempts, needed), len(attempts))
     identity = "|".join(f"{name}:{pool}" for name, pool in sorted(shares.items()))
-    target = pooled_target(pooled, f"rates pooled|{law.name}|{identity}")
     columns = {name: column[None] for name, column in columns_of(law, attempts).items()}
+    target = pooled_target(pooled, f"rates pooled|{law.name}|{identity}")
+    sampler = sampler or replace(RATES_POOLED_SAMPLER, **given or {})
     digest = hashlib.sha256("+".join(attempts.digest(i) for i in range(len(attempts))).encode()).hexdigest()
-    sampler = sampler or POOLED_SAMPLER
     posterior = sample_many(target, columns, [digest], sampler=sampler, seed=seed, progress=progress)
     return split_models(pooled, attempts, named(pooled, posterior, columns, sampler, seed), law)
 
 
 def named(
     pooled: PooledModel[RateModel],
-    posterior,
+    posterior: Posterior,
     columns: Mapping[str, NDArray],
     sampler: Sampler,
-    seed: int,  # noqa: ANN001
+    seed: int,
 ) -> Draws:
     """Name what is shared, and every model's own values as vectors over models."""
     law = pooled.model.law

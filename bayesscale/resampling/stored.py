@@ -22,6 +22,7 @@ from bayesscale.rates import RATE_LAWS, RateLaw
 if TYPE_CHECKING:
     import xarray as xr
 
+    from bayesscale.resampling.crossed import CrossedFit
     from bayesscale.resampling.fitting import RateFit
     from bayesscale.resampling.verifier_fit import VerifierFit
     from bayesscale.resampling.vote_fit import VoteFit
@@ -174,6 +175,29 @@ def load_verifier(path: str | Path) -> VerifierFit:
 
     draws, counts, about = read_draws(path, "verifier")
     return VerifierFit(attempts_from_parts(counts, about), draws)
+
+
+EASINESS = ("easiness", "sd")
+"""Arrays over the problems of the old models, which are not those of the new one's counts: kept as JSON, digit by digit."""
+
+
+def save_crossed(fit: CrossedFit, path: str | Path) -> Path:
+    """Write one new model's fit, its counts and what it was told of the problems to one netCDF file."""
+    counts, about = attempts_parts(fit.attempts)
+    told = vars(fit.difficulty) | {name: getattr(fit.difficulty, name).tolist() for name in EASINESS}
+    about |= {"kind": "crossed", "seed": fit.seed, "difficulty": told}
+    return save_draws(fit.draws, counts, about, path)
+
+
+def load_crossed(path: str | Path) -> CrossedFit:
+    """Read a fit written by `save_crossed`; errors as in `read_draws`."""
+    from bayesscale.resampling.crossed import CrossedFit
+    from bayesscale.resampling.difficulty import Difficulty
+
+    draws, counts, about = read_draws(path, "crossed")
+    told: dict[str, Any] = about["difficulty"] | {"problems": tuple(about["difficulty"]["problems"])}
+    told |= {name: np.asarray(told[name], float) for name in EASINESS}
+    return CrossedFit(attempts_from_parts(counts, about), Difficulty(**told), draws, about["seed"])
 
 
 VOTE_COUNTS = ("counts", "correct", "n", "n_none")

@@ -31,6 +31,7 @@ from bayesscale.resampling.forecast import (
     solved_by,
 )
 from bayesscale.resampling.holdout import evaluate_coverage, score_means
+from bayesscale.resampling.limits import Limit, pass_at_infinity
 from bayesscale.resampling.passk import empirical_coverage, pass_hat_k
 from bayesscale.resampling.pooled import fit_rates_pooled
 from bayesscale.resampling.stored import save_rates
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 MEANINGS = {
     "summary": "one row per model, law and quantity: mean, sd, quantiles, convergence, contraction, findings",
     "forecast": "one row per model, law, target and k: pass@k and pass^k, and the estimates that need no law",
+    "limit": "one row per model, estimand and prior: pass@infinity, the share of problems that any number of samples solves",
     "comparison": "one row per model, predictor and held-out k: truth, forecast, CRPS, coverage, width",
     "findings": "one row per finding: what was odd about the data, a fit or a forecast, and what to try",
     "shared": "one row per quantity that pooled models share: centres, slopes over covariates, scatter",
@@ -62,8 +64,14 @@ NOTES = (
     "these = mean chance that k fresh attempts solve one of these problems; population = the same for a problem of",
     "the population; new = share of as many new problems solved within k attempts. problems_open counts the problems",
     "that are unsolved and had fewer than k attempts: what solved says about them is a forecast.",
+    "pass@infinity: under a zero-inflated Beta law, with several priors on the share pi0 of impossible problems, as one",
+    "posterior under a wide prior reweighted; of these problems, of as many new ones, and 1 - pi0 of the population.",
     "",
 )
+
+
+LIMIT_LABEL = "zero_inflated_beta, wide prior"
+"""Label of the fits behind pass@infinity."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,7 @@ class Settings:
     targets : what is forecast, the first as the answer; see `bayesscale.resampling.forecast`.
     holdout : samples per problem to train on, to score forecasts of the rest; None for no hold-out.
     pool : whether the first law is also fitted to all models together, its tail following `covariates`.
+    limit : whether pass@infinity is estimated too, under several priors on the share of impossible problems.
     plots : models to draw at most; 0 for no plots.
     """
 
@@ -86,6 +95,7 @@ class Settings:
     holdout: int | None = None
     pool: bool = False
     covariates: tuple[str, ...] = ()
+    limit: bool = True
     sampler: Sampler = field(default_factory=Sampler)
     seed: int = 0
     plots: int = 6
@@ -124,15 +134,20 @@ def run_coverage(
     with replacing(out, overwrite=overwrite) as folder:
         clock = Clock()
         fits, shared = fit_all(attempts, settings, report)
+        limits = fit_limits(attempts, settings, report)
+        every = [*fits, *(Labelled(i, LIMIT_LABEL, limit.fit) for i, limit in enumerate(limits))]
         clock.lap("fit")
         forecasts = forecast_all(fits, k, settings, report)
         tails = [finding for own in by_model(forecasts) for finding in compare_tails(own).findings]
+        tails += [finding for limit in limits for finding in limit.disagreements]
         rows, refused = forecast_table(attempts, fits, forecasts, k, settings)
         tables = {
-            "summary": summary_table(fits, attempts.key_names, attempts.keys),
+            "summary": summary_table(every, attempts.key_names, attempts.keys),
             "forecast": rows,
-            "findings": findings_table(attempts.findings, fits, [*tails, *refused]),
+            "findings": findings_table(attempts.findings, every, [*tails, *refused]),
         }
+        if limits:
+            tables["limit"] = limit_table(attempts, limits)
         if shared is not None:
             tables["shared"] = shared
         clock.lap("forecast")
@@ -144,10 +159,10 @@ def run_coverage(
 
             draw_coverage(attempts, fits, settings, folder / "plots", report=report)
             clock.lap("plots")
-        about = about_run(attempts, settings, fits, k, clock)
+        about = about_run(attempts, settings, every, k, clock)
         about |= {"inputs": dict(inputs or {}), "arguments": dict(arguments or {})}
-        write_results(folder, fits, save_rates, tables, about, MEANINGS, NOTES)
-    return Outcome(out, fits, tables, about)
+        write_results(folder, every, save_rates, tables, about, MEANINGS, NOTES)
+    return Outcome(out, every, tables, about)
 
 
 # What is asked --------------------------------------------------------------------------------------------------------
@@ -201,9 +216,20 @@ def fit_all(
     if not settings.pool:
         return fits, None
     law, progress = settings.laws[0], stage(report, f"fit {settings.laws[0].name} pooled")
-    pooled = fit_rates_pooled(attempts, law, covariates=settings.covariates, seed=settings.seed, progress=progress)
+    given = {"draws": settings.sampler.draws, "chains": settings.sampler.chains}
+    pooled = fit_rates_pooled(
+        attempts, law, covariates=settings.covariates, given=given, seed=settings.seed, progress=progress
+    )
     fits += [Labelled(i, f"{law.name} pooled", fit) for i, fit in enumerate(pooled.fits)]
     return fits, pooled.summary()
+
+
+def fit_limits(attempts: Attempts, settings: Settings, report: Report) -> list[Limit]:
+    """Estimate pass@infinity of every model, if asked."""
+    if not settings.limit:
+        return []
+    progress = stage(report, "fit pass@infinity")
+    return pass_at_infinity(attempts, sampler=settings.sampler, seed=settings.seed, progress=progress)
 
 
 type Forecasts = list[tuple[Labelled[RateFit], CoverageForecast]]
@@ -262,6 +288,14 @@ def forecast_table(
     front = ["model_index", "model", "law", "measure", "estimand", "k"]
     table = table.reindex(columns=[*front, *(name for name in table.columns if name not in front)])
     return with_keys(table, attempts.key_names, attempts.keys), refused
+
+
+def limit_table(attempts: Attempts, limits: Sequence[Limit]) -> pd.DataFrame:
+    """One row per model, estimand and prior."""
+    import pandas as pd
+
+    tables = [limit.table().assign(model_index=i) for i, limit in enumerate(limits)]
+    return with_keys(pd.concat(tables, ignore_index=True), attempts.key_names, attempts.keys)
 
 
 def open_problems(attempts: Attempts, k: np.ndarray) -> np.ndarray:
@@ -323,6 +357,7 @@ def about_run(
         digests={attempts.model_name(i): attempts.digest(i) for i in range(len(attempts))},
         laws=[law.name for law in settings.laws],
         pooled=settings.pool,
+        limit=settings.limit,
         at=k.tolist(),
         targets=list(settings.targets),
         holdout=settings.holdout,

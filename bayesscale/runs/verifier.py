@@ -17,6 +17,7 @@ from bayesscale.attempts import Attempts
 from bayesscale.decisions.samples import SampleChoice
 from bayesscale.finding import InputError
 from bayesscale.inference.settings import Sampler
+from bayesscale.resampling.forecast import check_attempts
 from bayesscale.resampling.stored import save_verifier
 from bayesscale.resampling.verifier import Stakes
 from bayesscale.resampling.verifier_fit import (
@@ -89,8 +90,7 @@ class Settings:
     def __post_init__(self) -> None:
         if not all(0 <= value <= 1 for value in self.stronger):
             raise InputError("OPTIONS", "an accuracy to reach must lie between 0 and 1", fix="mend --stronger")
-        if not all(k >= 1 for k in self.at):
-            raise InputError("OPTIONS", "numbers of samples must be at least 1", fix="mend --at")
+        check_attempts(self.at)
 
 
 def run_verifier(

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 
 from bayesscale.finding import InputError
 from bayesscale.inference.settings import Sampler
+from bayesscale.resampling.forecast import LARGEST_K
 from bayesscale.resampling.stored import save_votes
 from bayesscale.resampling.vote_fit import VoteFit, fit_votes
 from bayesscale.resampling.vote_forecast import ESTIMANDS, Estimand, VoteForecast
@@ -112,8 +113,11 @@ def check_questions(votes: Votes, settings: Settings) -> None:
     if settings.target not in ESTIMANDS:
         raise InputError("VOTES-TARGET", f"--of must be one of {', '.join(ESTIMANDS)}, got {settings.target!r}")
     lowest = int(votes.n.max()) if settings.target == "continued" else 1
-    if any(n < lowest for n in settings.at):
-        raise InputError("VOTES-SIZE", f"the numbers of votes must be at least {lowest}, got {min(settings.at)}")
+    for n in settings.at:
+        if not lowest <= n <= LARGEST_K:
+            raise InputError(
+                "VOTES-SIZE", f"the numbers of votes must be at least {lowest} and at most 1e12, got {n:g}"
+            )
 
 
 def tables_of(
