@@ -80,7 +80,8 @@ def drive(density, starts, *, step, max_depth, seed=0):
     )
     kernel = build_kernel(density, steps=TRAJECTORIES * 2**max_depth, max_depth=max_depth)
     keys = np.random.default_rng(seed).integers(0, 2**32, (2, lanes), np.uint32)
-    state = kernel.fill(keys, np.zeros(lanes, np.int32), jnp.asarray(starts.T), jnp.full(lanes, np.log(step)), task)
+    new = (keys, np.zeros(lanes, np.int32), jnp.asarray(starts.T), jnp.full(lanes, np.log(step)), task)
+    state = kernel.refill(kernel.blank(*new), np.ones(lanes, bool), *new)
     state, emitted = kernel.run(state, task)
     done = np.asarray(emitted.done)
     assert (np.asarray(state.drawn) >= TRAJECTORIES).all() and (done.sum(axis=0) == TRAJECTORIES).all()
@@ -300,7 +301,8 @@ def test_lanes_round_alike_wherever_they_lie(name):
     )
     kernel = kernel_of(target, steps, 6)
     keys, salt = np.tile(np.array([[3], [5]], np.uint32), (1, lanes)), np.zeros(lanes, np.int32)
-    state = kernel.fill(keys, salt, everywhere(start), everywhere(-0.5), task)
+    new = (keys, salt, everywhere(start), everywhere(-0.5), task)
+    state = kernel.refill(kernel.blank(*new), np.ones(lanes, bool), *new)
     _, emitted = kernel.run(state, task)
     assert np.asarray(emitted.done)[:, 0].sum() >= 2
     for field, value in emitted._asdict().items():

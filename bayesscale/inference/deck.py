@@ -182,8 +182,8 @@ class Deck:
         task = Task(**jax.tree.map(np.copy, self.task), columns=jax.tree.map(np.copy, self.rows))  # pyright: ignore[reportArgumentType]
         if self.changed.any():
             new = (self.lane_key.copy(), self.salt.copy(), self.lane_x.copy(), self.lane_log_step.copy(), task)
-            # Always by the same program: another one may round the first log density otherwise.
-            self.lanes = self.kernel.refill(self.lanes or self.kernel.fill(*new), self.changed.copy(), *new)
+            lanes = self.kernel.blank(*new) if self.lanes is None else self.lanes
+            self.lanes = self.kernel.refill(lanes, self.changed.copy(), *new)
             self.changed[:] = False
         before = np.array(self.lanes.drawn)
         self.lanes, emitted = self.kernel.run(self.lanes, task)

@@ -351,9 +351,9 @@ def whitened_density(target: Target, x: jax.Array, task: Task) -> jax.Array:
 
 
 class Kernel(NamedTuple):
-    """The compiled functions of a density: fill lanes, refill some, and run them for a chunk."""
+    """The functions of a density: lanes with nothing in them, refill some, and run them all for a chunk."""
 
-    fill: Callable[..., Lanes]
+    blank: Callable[..., Lanes]
     refill: Callable[..., Lanes]
     run: Callable[..., tuple[Lanes, Emitted]]
 
@@ -361,9 +361,13 @@ class Kernel(NamedTuple):
 def build_kernel(density: Density, *, steps: int, max_depth: int) -> Kernel:
     """Compile the kernel for a density of whitened coordinates."""
     fill = partial(fill_lanes, density=density, max_depth=max_depth)
+
+    def blank(*arguments: Any) -> Lanes:
+        return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(fill, *arguments))
+
     refill = partial(refill_lanes, density=density, max_depth=max_depth)
     run = partial(run_steps, density=density, steps=steps, max_depth=max_depth)
-    return Kernel(jax.jit(fill), jax.jit(refill, donate_argnums=0), jax.jit(run, donate_argnums=0))
+    return Kernel(blank, jax.jit(refill, donate_argnums=0), jax.jit(run, donate_argnums=0))
 
 
 @lru_cache(maxsize=128)

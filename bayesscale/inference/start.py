@@ -50,20 +50,25 @@ def solve_floored(a: jax.Array, b: jax.Array) -> jax.Array:
     """Solve A x = b for symmetric A (coord, coord, lane) by L D L^T with pivots made positive and floored.
 
     Where A is not positive definite, x is the solution for a nearby matrix that is: a direction along which one climbs.
-    Written column by column for all lanes at once; lane by lane, LAPACK would take most of the search.
+    Written column by column for all lanes at once; lane by lane, LAPACK would take most of the search. The columns are a loop,
+    since written out they took most of the compilation.
     """
-    below, pivots, size = [], [], len(b)
-    for j in range(size):
-        column = a[:, j] - sum(lower * (lower[j] * pivot) for lower, pivot in zip(below, pivots, strict=True))
-        pivots.append(jnp.maximum(jnp.abs(column[j]), SMALLEST_CURVATURE))
-        below.append(jnp.where((jnp.arange(size) > j)[:, None], column / pivots[j], 0.0).at[j].set(1.0))
-    x = b
-    for j in range(size):
-        x = x - below[j].at[j].set(0.0) * x[j]
-    x = x / jnp.stack(pivots)
-    for j in reversed(range(size)):
-        x = x.at[j].add(-jnp.sum(below[j].at[j].set(0.0) * x, axis=0))
-    return x
+    size, rows = len(b), jnp.arange(len(b))[:, None]
+
+    def eliminate(j: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        a, lower, pivots, x = state
+        column = jax.lax.dynamic_index_in_dim(a, j, axis=1, keepdims=False)
+        pivot = jnp.maximum(jnp.abs(column[j]), SMALLEST_CURVATURE)
+        below = jnp.where(rows > j, column / pivot, 0.0)
+        a = a - below[:, None] * (below * pivot)[None]
+        return a, lower.at[j].set(below), pivots.at[j].set(pivot), x - below * x[j]
+
+    def substitute(i: jax.Array, x: jax.Array) -> jax.Array:
+        j = size - 1 - i
+        return x.at[j].add(-jnp.sum(lower[j] * x, axis=0))
+
+    _, lower, pivots, x = jax.lax.fori_loop(0, size, eliminate, (a, jnp.zeros_like(a), jnp.zeros_like(b), b))
+    return jax.lax.fori_loop(0, size, substitute, x / pivots)
 
 
 def climb(target: Target, start: jax.Array, columns: Columns) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
