@@ -29,7 +29,7 @@ def test_an_id_depends_on_what_the_result_does_and_on_nothing_else():
     for other in (stub_plan(seed=1), stub_plan(keep="draws"), stub_plan(laws={"one": "edited", "two": "edited"})):
         assert not {c.id for c in plan.chunks} & {c.id for c in other.chunks}
     [single, *_] = plan.singles(plan.chunks[0])
-    assert single.id == stub_plan(curves=1).chunks[0].id or plan.chunks[0].units[0] != (0,)
+    assert single.id == stub_plan(curves=1).chunks[0].id
 
 
 def test_a_plan_read_back_is_the_plan():
@@ -61,8 +61,8 @@ def read_ids(text):
         (stub_plan(laws={"one": "one"}), "laws: one, two -> one"),
         (stub_plan(laws={"one": "one", "two": "edited"}), "the law two was edited"),
         (stub_plan(sampler={"draws": 2}), "sampler: none -> "),
-        (stub_plan(curves=63), "3 curves differ: c60 and 2 more are new"),
-        (stub_plan(curves=59), "1 curve differ: c59 is gone"),
+        (stub_plan(curves=63), "3 curves (c60, ...) are new"),
+        (stub_plan(curves=59), "c59 is gone"),
     ],
 )
 def test_another_plan_is_refused_in_a_sentence_that_names_the_change(other, said, tmp_path):
@@ -88,7 +88,7 @@ def test_other_data_under_the_same_name_is_named():
     text["curves"][1][1] = "0" * 64
     fresh = stub_plan(curves=3)
     new = type(fresh)(fresh.settings, fresh.names, tuple(digest for _, digest in text["curves"]), ())
-    assert changes(old, new) == ["1 curve differ: c1 is changed in their data"] or "c1" in changes(old, new)[0]
+    assert changes(old, new) == ["c1 holds other data"]
 
 
 def test_the_order_of_curves_is_no_change_and_the_old_one_holds(tmp_path):

@@ -174,16 +174,15 @@ def curve_changes(old: Plan, new: Plan) -> list[str]:
     """Curves that are new, gone, or hold other data."""
     before, after = dict(zip(old.names, old.digests, strict=True)), dict(zip(new.names, new.digests, strict=True))
     kinds = {
-        "new": [name for name in after if name not in before],
-        "gone": [name for name in before if name not in after],
-        "changed in their data": [name for name in after if name in before and before[name] != after[name]],
+        ("is new", "are new"): [name for name in after if name not in before],
+        ("is gone", "are gone"): [name for name in before if name not in after],
+        ("holds other data", "hold other data"): [n for n in after if n in before and before[n] != after[n]],
     }
-    return [counted(names, what) for what, names in kinds.items() if names]
+    return [counted(names, *words) for words, names in kinds.items() if names]
 
 
-def counted(names: Sequence[str], what: str) -> str:
-    more = f" and {len(names) - 1} more are" if len(names) > 1 else " is"
-    return f"{len(names)} curve{'s' * (len(names) != 1)} differ: {names[0]}{more} {what}"
+def counted(names: Sequence[str], one: str, many: str) -> str:
+    return f"{names[0]} {one}" if len(names) == 1 else f"{len(names)} curves ({names[0]}, ...) {many}"
 
 
 def order_in(old: Plan, new: Plan) -> list[int]:
