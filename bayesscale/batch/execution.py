@@ -33,7 +33,7 @@ class Execution:
 
 @dataclass(frozen=True)
 class Shared:
-    """A shard that is done: how many chunks it carried out, found done, and are missing in the whole plan."""
+    """A shard that is done: how many chunks it has, all with results, and how many of the whole plan have none yet."""
 
     folder: Path
     shard: Shard

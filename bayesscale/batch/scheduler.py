@@ -7,6 +7,7 @@ neighbours; `dask` a cluster. Results go to the store from wherever they are com
 from __future__ import annotations
 
 import hashlib
+import logging
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
@@ -117,7 +118,13 @@ def dask_client(address: str | None, workers: int) -> Iterator[Any]:
     if address is None:
         with (
             configured({"distributed.scheduler.allowed-failures": ALLOWED_DEATHS}),
-            LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
+            LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address=":0",
+                silence_logs=logging.ERROR,
+            ) as cluster,
             Client(cluster) as client,
         ):
             yield client

@@ -262,8 +262,8 @@ def say_end(outcome: Outcome | Shared, *, as_json: bool) -> int:
             ends = {"event": "shard", "shard": outcome.shard.folder, "done": outcome.done, "missing": outcome.missing}
             print(json.dumps(ends))
         else:
-            rest = f"{outcome.missing} are missing: other shards" if outcome.missing else "none is missing"
-            say(f"Shard {outcome.shard.folder} is done. Of the whole run {outcome.done} chunks have results, {rest}.")
+            rest = f"{outcome.missing} chunks are still missing" if outcome.missing else "no chunk is missing"
+            say(f"Shard {outcome.shard.folder}: its {outcome.done} chunks are done. In the whole run {rest}.")
             say(f"When all shards are done: bayesscale merge {outcome.folder}")
         return 0
     if as_json:
