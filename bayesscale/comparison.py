@@ -200,7 +200,11 @@ def stacking_weights(forecasts: Sequence[Forecast], laws: Sequence[str], curves:
     by_law = {
         law: {f.curve: f.log_score for f in forecasts if f.predictor == law and f.curve in curves} for law in laws
     }
-    rows = np.stack([np.concatenate([by_law[law][c] for c in sorted(curves)]) for law in laws])
+    return stack(laws, np.stack([np.concatenate([by_law[law][c] for c in sorted(curves)]) for law in laws]))
+
+
+def stack(laws: Sequence[str], rows: NDArray) -> dict[str, float]:
+    """Stacking weights from log scores (law, row)."""
     if len(laws) == 1:
         return {laws[0]: 1.0}
     floor = np.maximum(rows, -1e3)

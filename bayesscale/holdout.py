@@ -108,17 +108,20 @@ def evaluate(
     progress: Callable[[str, int, int], None] | None = None,
     full: bool = True,
     pool: bool | None = None,
+    baseline: bool = True,
 ) -> Evaluation:
     """Fit every law to every curve, on all rows and on each training share, and forecast the rows held out.
 
-    `progress` is called with (law, finished, total). The persistence baseline is always among the forecasts. With `pool`
+    `progress` is called with (law, finished, total). The persistence baseline is among the forecasts with `baseline`. With `pool`
     (default: where the first law is of one curve and at least `FEWEST_SIBLINGS` curves share a key) the first law is also
     fitted to all curves together, and "mix", the mix of its independent and pooled forecasts, is the default forecast.
     """
     enable_float64()
     chosen = likelihood_for(curves, likelihood, discrepancy=discrepancy)
     fits: list[Fit] = []
-    forecasts: list[Forecast] = [f for share in shares for f in persistence_forecasts(curves, chosen, share)]
+    forecasts: list[Forecast] = []
+    for share in shares if baseline else ():
+        forecasts += persistence_forecasts(curves, chosen, share)
     skipped: list[Skipped] = []
     for law in (law_named(law) for law in laws):
         report: Progress = (
@@ -153,16 +156,38 @@ def evaluate(
         forecasts += forecasts_of(trained, seed)
     first = law_named(laws[0])
     if shares and (has_siblings(curves) and not first.joint if pool is None else pool):
-        try:
-            together = pooled_forecasts(curves, first, chosen, shares, seed, progress)
-        except InputError as error:
-            if pool:  # asked for: the user has to know; by default: go on without, and say so
-                raise
-            skipped.append(Skipped("all curves together", first, replace(error.finding, grade="info")))
-            together = []
-        alone = with_reach(curves, [f for f in forecasts if f.predictor == first.name])
-        forecasts += together + mixed(alone, together, "mix")
+        alone = [f for f in forecasts if f.predictor == first.name]
+        more, left_out = pool_and_mix(
+            curves, first, chosen, shares, alone, seed=seed, asked=bool(pool), progress=progress
+        )
+        forecasts, skipped = forecasts + more, skipped + left_out
     return Evaluation(curves, tuple(fits), tuple(with_reach(curves, forecasts)), tuple(skipped))
+
+
+def pool_and_mix(
+    curves: Curves,
+    law: Law,
+    likelihood: Likelihood,
+    shares: Sequence[float],
+    alone: Sequence[Forecast],
+    *,
+    seed: int,
+    asked: bool,
+    progress: Callable[[str, int, int], None] | None,
+) -> tuple[list[Forecast], list[Skipped]]:
+    """Forecast from all curves together, and mix that with the forecasts of each alone.
+
+    Raises
+    ------
+    InputError : they cannot be pooled, and that was `asked` for; else the reason is among what was skipped.
+    """
+    try:
+        together = pooled_forecasts(curves, law, likelihood, shares, seed, progress)
+    except InputError as error:
+        if asked:  # the user has to know; by default: go on without, and say so
+            raise
+        return [], [Skipped("all curves together", law, replace(error.finding, grade="info"))]
+    return together + mixed(with_reach(curves, alone), together, "mix"), []
 
 
 FEWEST_SIBLINGS = 4
@@ -294,21 +319,28 @@ def value_of(kind: Kind, y: NDArray) -> NDArray:
 
 def with_reach(curves: Curves, forecasts: Sequence[Forecast]) -> list[Forecast]:
     """Note, per forecast, the largest shots its siblings (same task, other model) were trained on."""
+    reach = {share: sibling_reach(curves, share) for share in {f.share for f in forecasts}}
+    # A joint law's fit is named by its unit.
+    return [replace(f, reach=float(reach[f.share][f.curve]), name=curves.curve_name(f.curve)) for f in forecasts]
+
+
+def sibling_reach(curves: Curves, share: float) -> NDArray:
+    """(curve,) largest shots that any other curve of the same task was trained on; 0 where there is none."""
     named = [p for p, name in enumerate(curves.key_names) if name not in curves.covariates] or [0]
     task = curves.key_names.index("task") if "task" in curves.key_names else named[-1]
-    largest = np.array([curves.shots[curves.curve == i].max() for i in range(len(curves))])
-    out = []
-    for f in forecasts:
-        own = curves.keys[f.curve]
-        siblings = [i for i, key in enumerate(curves.keys) if i != f.curve and key[task] == own[task]]
-        reach = max((trained_up_to(curves, i, f.share, largest[i]) for i in siblings), default=0.0)
-        out.append(replace(f, reach=reach, name=curves.curve_name(f.curve)))  # a joint law's fit is named by its unit
-    return out
-
-
-def trained_up_to(curves: Curves, i: int, share: float, largest: float) -> float:
-    shots = curves.shots[curves.curve == i]
-    return float(shots[shots <= share * largest * (1 + 1e-12)].max(initial=0.0))
+    trained = np.zeros(len(curves))
+    seen = curves.row_mask(share)
+    np.maximum.at(trained, curves.curve[seen], curves.shots[seen])
+    labels = np.unique([key[task] for key in curves.keys], return_inverse=True)[1]
+    order = np.lexsort((trained, labels))
+    last = np.append(np.flatnonzero(np.diff(labels[order])), len(curves) - 1)
+    first, second = np.zeros(labels.max() + 1), np.zeros(labels.max() + 1)
+    first[labels[order[last]]] = trained[order[last]]
+    several = last[(last > 0) & (labels[order[last - 1]] == labels[order[last]])]
+    second[labels[order[several]]] = trained[order[several - 1]]
+    largest = np.zeros(len(curves), bool)
+    largest[order[last]] = True
+    return np.where(largest, second[labels], first[labels])
 
 
 def mixed(first: Sequence[Forecast], second: Sequence[Forecast], predictor: str) -> list[Forecast]:

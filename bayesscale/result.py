@@ -22,6 +22,7 @@ from bayesscale.law import Law
 from bayesscale.laws import LAWS
 from bayesscale.likelihood import LIKELIHOODS, Likelihood, with_discrepancy
 from bayesscale.model import Model, compose
+from bayesscale.netcdf import write_groups
 from bayesscale.prediction import Kind, Prediction, predict
 from bayesscale.units import Units
 
@@ -102,29 +103,41 @@ class Fit:
     @cached_property
     def tree(self) -> xr.DataTree:
         """The fit as an ArviZ DataTree: posterior, prior, sample_stats, log_likelihood, observed_data, constant_data."""
-        import arviz as az
+        import xarray as xr
 
+        groups = self.groups()
+        datasets = {
+            name: xr.Dataset(
+                variables,  # pyright: ignore[reportArgumentType]
+                coords={
+                    dim: np.arange(n) for dims, v in variables.values() for dim, n in zip(dims, v.shape, strict=True)
+                },
+            )
+            for name, variables in groups.items()
+        }
+        tree = xr.DataTree.from_dict(datasets)
+        tree.attrs["bayesscale"] = json.dumps(self.description())
+        return tree
+
+    def groups(self) -> dict[str, dict[str, tuple[tuple[str, ...], NDArray]]]:
+        """Dimension names and values of every variable, by ArviZ group."""
         columns = {name: column[0] for name, column in self.unit.columns.items()}
         rows = columns["mask"].shape[0]
         row_columns = {name: column for name, column in columns.items() if np.shape(column) == (rows,)}
         seen = columns["mask"] > 0
-        groups = {
-            "posterior": dict(self.draws),
-            "prior": {name: values[None] for name, values in self.prior.items()},
-            "sample_stats": dict(self.stats),
-            "log_likelihood": {"value": self.log_likelihood[..., seen]},
-            "observed_data": {"value": row_columns["value"][seen]},
-            "constant_data": row_columns | {"curve": self.unit.curves[0]},
+        return {
+            "posterior": {name: (sample_dims(name, v), v) for name, v in self.draws.items()},
+            "prior": {name: (sample_dims(name, v[None]), v[None]) for name, v in self.prior.items()},
+            "sample_stats": {name: (sample_dims(name, v), v) for name, v in self.stats.items()},
+            "log_likelihood": {"value": (("chain", "draw", "obs"), self.log_likelihood[..., seen])},
+            "observed_data": {"value": (("obs",), row_columns["value"][seen])},
+            "constant_data": {name: (("row",), column) for name, column in row_columns.items() if name != "value"}
+            | {"curve": (("row",), self.unit.curves[0])},
         }
-        dims = {name: ["obs"] for name in ("value",)} | {
-            name: ["row"] for name in (*row_columns, "curve") if name != "value"
-        }
-        tree = az.from_dict(groups, dims=dims, attrs={})
-        tree.attrs["bayesscale"] = json.dumps(self.description(columns))
-        return tree
 
-    def description(self, columns: Mapping[str, NDArray]) -> dict[str, Any]:
+    def description(self) -> dict[str, Any]:
         """What the arrays do not hold, JSON-like."""
+        columns = {name: column[0] for name, column in self.unit.columns.items()}
         discrepancy = self.model.likelihood.discrepancy
         return {
             "format": FORMAT,
@@ -149,9 +162,14 @@ class Fit:
         """Write the fit to one netCDF file, whole or not at all."""
         path = Path(path)
         temporary = path.with_name(f".{path.name}.partial")
-        self.tree.to_netcdf(temporary, engine="h5netcdf")
+        write_groups(temporary, self.groups(), {"bayesscale": json.dumps(self.description())})
         temporary.replace(path)
         return path
+
+
+def sample_dims(name: str, values: NDArray) -> tuple[str, ...]:
+    """Names of the axes of draws: chain, draw, then the value's own."""
+    return ("chain", "draw", *(f"{name}_dim_{axis}" for axis in range(values.ndim - 2)))
 
 
 def none_if_nan(value: Any) -> float | None:

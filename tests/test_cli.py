@@ -87,7 +87,7 @@ def finished(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["fit"], ["check"], ["compare"], ["predict"], ["laws"], ["demo"], ["simulate", "icl"]]
+    "command", [[], ["fit"], ["merge"], ["check"], ["compare"], ["predict"], ["laws"], ["demo"], ["simulate", "icl"]]
 )
 def test_every_help_has_an_example_and_the_exit_codes(command, capsys):
     assert cli(*command, "--help") == 0
@@ -133,6 +133,10 @@ def test_version(capsys):
         (["fit", "{table}", *COLUMNS, "--x", "depth", "--out", "{out}"], 3, "depth"),
         (["check", "{empty}", *COLUMNS], 3, "empty.csv"),
         (["check", "{table}", "--curve", "model,task", "--successes", "correct", "--trials", "trials"], 3, "--run"),
+        (["fit", "{table}", *COLUMNS, "--out", "{out}", "--shard", "5/4"], 2, "--shard takes I/N"),
+        (["fit", "{table}", *COLUMNS, "--out", "{out}", "--shard", "1/4", "--workers", "2"], 2, "exclude one another"),
+        (["fit", "{table}", *COLUMNS, "--out", "{out}", "--keep", "everything"], 2, "one of thinned, draws, summary"),
+        (["merge", "{out}"], 3, "no run of bayesscale fit was begun here"),
         (["compare", "{empty}"], 3, "no run was written here"),
         (["predict", "{out}", "--at", "10"], 3, "no run was written here"),
         (["predict", "{out}"], 2, "give --at or --threshold"),
@@ -175,7 +179,7 @@ def test_an_error_of_ours_is_one_line_and_a_kept_traceback(table, tmp_path, capf
     def broken(*_, **__):
         raise RuntimeError("something\nbroke")
 
-    monkeypatch.setattr("bayesscale.runs.job.evaluate", broken)
+    monkeypatch.setattr("bayesscale.batch.work.evaluate", broken)
     capfd.readouterr()
     assert cli("fit", table, *COLUMNS, "--law", "power", "--out", tmp_path / "out") == 1
     err = capfd.readouterr().err
@@ -213,13 +217,13 @@ def test_run_json_says_what_was_done(finished):
     assert {"python", "bayesscale", "jax", "numpyro"} <= set(about["versions"])
     assert [len(digest) for digest in about["inputs"].values()] == [64]
     assert about["sampler"]["draws"] == 200 and about["arguments"]["curve"] == ["model", "task"]
-    assert {"fit", "leave_one_out", "write", "plots"} == set(about["timings"])
+    assert {"fit", "write", "plots"} == set(about["timings"])
 
 
 def test_every_file_is_there_and_nothing_else(finished):
     folder, _, _ = finished
     tables = {f"{name}.parquet" for name in ("summary", "comparison", "forecasts", "findings")}
-    assert {path.name for path in folder.iterdir()} == tables | {"fits", "plots", "run.json", "README.txt"}
+    assert {path.name for path in folder.iterdir()} == tables | {"batch", "fits", "plots", "run.json", "README.txt"}
     assert len(list((folder / "fits").iterdir())) == 8
     names = {path.name for path in (folder / "plots").iterdir()}
     assert "comparison.png" in names and "pit-power.png" in names and any(name.endswith("-laws.png") for name in names)

@@ -31,7 +31,7 @@ from bayesscale.runs.tables import (
     status_table,
     summary_table,
 )
-from bayesscale.runs.verdict import verdict, with_weights
+from bayesscale.runs.verdict import share_weights, verdict, with_weights
 
 
 @pytest.fixture
@@ -182,7 +182,8 @@ def test_tables_of_nothing_keep_their_columns(curves):
     assert {"model", "task", "mean", "q05"} <= set(summary_table(curves, ()))
     assert {"model", "task", "pit"} <= set(forecast_table(curves, ()))
     assert len(findings_table(curves, nothing)) == 6
-    assert "weight" in with_weights(comparison, forecast_table(curves, ()), curves.key_names)
+    weights = share_weights(comparison, forecast_table(curves, ()))
+    assert weights == {} and "weight" in with_weights(comparison, weights)
 
 
 def test_keys_give_way_to_our_columns():
@@ -247,9 +248,8 @@ def test_settings_are_checked():
 
 @pytest.mark.parametrize(("fits", "fail", "holdout", "code"), [(3, 0, 0, 0), (3, 1, 0, 4), (3, 0, 2, 4), (0, 0, 0, 5)])
 def test_exit_codes(fits, fail, holdout, code):
-    outcome = SimpleNamespace(
-        evaluation=SimpleNamespace(fits=(None,) * fits), counts={"fail": fail}, holdout_failed=holdout
-    )
+    counts = {"ok": fits - fail, "warn": 0, "fail": fail, "skipped": 3 - fits}
+    outcome = SimpleNamespace(counts=counts, holdout_failed=holdout)
     assert exit_code(outcome) == code  # pyright: ignore[reportArgumentType]
 
 

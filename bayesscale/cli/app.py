@@ -34,6 +34,7 @@ def options(
 
 
 app.command("fit", epilog=fitting.EPILOG)(fitting.fit)
+app.command("merge", epilog=fitting.MERGE_EPILOG)(fitting.merge)
 app.command("check", epilog=describing.CHECK_EPILOG)(describing.check)
 app.command("compare", epilog=reading.COMPARE_EPILOG)(reading.compare)
 app.command("predict", epilog=reading.PREDICT_EPILOG)(reading.predict)

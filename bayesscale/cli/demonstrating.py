@@ -20,11 +20,12 @@ def demo(
     ] = True,
 ) -> None:
     """Fit simulated curves, some suppressed by fine-tuning, and say how many shots bring the behaviour back."""
-    from bayesscale.cli.fitting import NOTHING_FITTED
+    from bayesscale.cli.fitting import NOTHING_FITTED, fitted
     from bayesscale.cli.printing import print_outcome
     from bayesscale.cli.screen import progress, say
     from bayesscale.runs.demo import INTRODUCTION, answers, best_fits, demo_curves, demo_settings, draw_answer
     from bayesscale.runs.job import run
+    from bayesscale.runs.outcome import Outcome
 
     curves, inputs = demo_curves()
     say(INTRODUCTION)
@@ -33,10 +34,11 @@ def demo(
             curves, demo_settings(seed), out=out, overwrite=overwrite, inputs=inputs,
             arguments={"command": "demo"}, report=report,
         )  # fmt: skip
+    assert isinstance(outcome, Outcome)  # a shard was not asked for
     print_outcome(outcome)
-    if outcome.evaluation.fits:
+    if fitted(outcome):
         best = best_fits(outcome)
         say("\n" + "\n".join(answers(best)))
         picture = draw_answer(best, out / "plots" / "answer.png")
         say(f"\nPicture: {picture}. Ask more: bayesscale predict {out} --at 2000")
-    raise typer.Exit(0 if outcome.evaluation.fits else NOTHING_FITTED)
+    raise typer.Exit(0 if fitted(outcome) else NOTHING_FITTED)

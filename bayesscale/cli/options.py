@@ -11,6 +11,7 @@ import typer
 from bayesscale.finding import InputError
 
 if TYPE_CHECKING:
+    from bayesscale.batch.place import Shard
     from bayesscale.law import Law
 
 EXIT_CODES = """\b
@@ -20,8 +21,10 @@ Exit codes:
   2  usage: an option is wrong, or --out is in use
   3  bad input: a file cannot be used
   4  some fits failed their checks (results are written)
-  5  nothing could be fitted"""
+  5  nothing could be fitted
+  130  stopped by a signal; the same command goes on"""
 DATA, MODEL, SAMPLING, OUTPUT = "What the columns are", "What is fitted", "Sampling", "Output"
+BATCH = "Large and shared runs"
 
 
 def example(*lines: str) -> str:
@@ -104,6 +107,16 @@ def shares_of(texts: Sequence[str] | None) -> tuple[float, ...]:
     if listed(texts) == ["none"]:
         return ()
     return tuple(sorted(set(numbers(texts, "--holdout", float))))
+
+
+def shard_of(text: str) -> Shard:
+    """A shard as typed, I/N; I counts from 0 or from 1, as the job array does."""
+    from bayesscale.batch.place import Shard
+
+    number, slash, of = text.partition("/")
+    if not (slash and number.isdecimal() and of.isdecimal() and 0 <= int(number) <= int(of) and int(of) > 0):
+        raise InputError("OPTIONS", f"--shard takes I/N with 0 <= I <= N, got {text!r}", fix="for example --shard 1/4")
+    return Shard(int(number) % int(of), int(of))
 
 
 def chance_of(text: str | None) -> str | float | None:

@@ -10,11 +10,12 @@ import pandas as pd
 from bayesscale.cli.screen import fixed, number, say, show
 from bayesscale.comparison import METRICS, Comparison
 from bayesscale.finding import InputError
+from bayesscale.runs.stored import POINTS
 from bayesscale.runs.tables import STATUSES, count_statuses, rows_where
 from bayesscale.runs.verdict import verdict
 
 if TYPE_CHECKING:
-    from bayesscale.runs.job import Outcome
+    from bayesscale.runs.outcome import Outcome
 
 CURVES_SHOWN, FINDINGS_SHOWN = 20, 12
 HEADLINE = ("DROP",)
@@ -25,11 +26,11 @@ METRIC_NAMES = {"crps": "CRPS", "log_score": "log score", "nrmse": "NRMSE"}
 
 def print_outcome(outcome: Outcome) -> None:
     """Say how a run ended: verdict, laws, curves, findings, and where everything is."""
-    tables, about = outcome.tables, outcome.about
-    print_verdicts(tables["comparison"], tables["forecasts"], about["key_names"], about["shares"])
-    print_laws(tables["comparison"])
-    print_curves(tables["comparison"])
-    print_findings(tables["findings"])
+    comparison, about = outcome.table("comparison"), outcome.about
+    print_verdicts(comparison, outcome.table("forecasts", POINTS), about["key_names"], about["shares"])
+    print_laws(comparison)
+    print_curves(comparison)
+    print_findings(outcome.table("findings"))
     print_counts(about)
     say(f"Results are in {outcome.folder} (its README.txt says what each file is).")
 
@@ -103,16 +104,29 @@ def print_laws(comparison: pd.DataFrame) -> None:
 def print_curves(comparison: pd.DataFrame) -> None:
     """Per curve: statuses, the law that forecast it best, and what was found; the worst first."""
     fitted = rows_where(comparison, comparison["fitted"])
-    rows = sorted((curve_row(own) for own in groups(fitted, "curve_index")), key=lambda row: row[0])
+    index = gravest_first(fitted)
     columns = [("curve", "left"), ("fits", "left"), ("best forecast", "left"), ("found", "left")]
-    shown = [cells for _, cells in rows[:CURVES_SHOWN]]
-    rest = f"; the {len(shown)} with the gravest findings of {len(rows)}" if len(rows) > len(shown) else ""
+    shown = [curve_cells(rows_where(fitted, fitted["curve_index"] == i)) for i in index[:CURVES_SHOWN]]
+    rest = f"; the {len(shown)} with the gravest findings of {len(index)}" if len(index) > len(shown) else ""
     show(f"Curves{rest}", columns, shown)
     say()
 
 
-def curve_row(own: pd.DataFrame) -> tuple[tuple[int, int, int], list[str]]:
-    """A curve's rank (gravest first) and its cells."""
+def gravest_first(fitted: pd.DataFrame) -> list[int]:
+    """Curves by how many fits failed, whether they fall, and how many fits warn."""
+    once = fitted.drop_duplicates(["curve_index", "law"])
+    falls = pd.Series(False, index=once.index)
+    for code in HEADLINE:
+        falls |= (once["status"] != "skipped") & (" " + once["reason"] + " ").str.contains(f" {code} ", regex=False)
+    marks = {"fail": once["status"] == "fail", "falls": falls, "warn": once["status"] == "warn"}
+    ranks = (
+        pd.DataFrame(marks).groupby(once["curve_index"], sort=False).agg({"fail": "sum", "falls": "max", "warn": "sum"})
+    )
+    return ranks.sort_values(["fail", "falls", "warn"], ascending=False, kind="stable").index.tolist()
+
+
+def curve_cells(own: pd.DataFrame) -> list[str]:
+    """A curve's cells."""
     once = own.drop_duplicates("law")
     counts = count_statuses(once)
     reasons = rows_where(once, once["status"] != "skipped")["reason"]
@@ -120,8 +134,7 @@ def curve_row(own: pd.DataFrame) -> tuple[tuple[int, int, int], list[str]]:
     scored = rows_where(own, (own["share"] == own["share"].max()) & own["crps"].notna()).sort_values("crps")
     best = "-" if scored.empty else str(scored["law"].iloc[0])
     statuses = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    rank = (-counts["fail"], 0 if set(HEADLINE) & set(codes) else 1, -counts["warn"])
-    return rank, [str(once["curve"].iloc[0]), statuses, best, " ".join(code for code in codes) or "-"]
+    return [str(once["curve"].iloc[0]), statuses, best, " ".join(code for code in codes) or "-"]
 
 
 def groups(table: pd.DataFrame, *columns: str) -> list[pd.DataFrame]:
@@ -163,6 +176,8 @@ def print_counts(about: Mapping[str, Any]) -> None:
     counts, laws = about["counts"], len(about["laws"])
     parts = ", ".join(f"{counts[status]} {status}" for status in STATUSES)
     words = [f"{about['curves']} curves x {laws} laws = {sum(counts.values())} fits: {parts}."]
+    if about.get("quarantined"):
+        words.append(f"{about['quarantined']} could not be computed and were given up (findings.parquet says why).")
     if about["holdout_failed"]:
         words.append(f"Of the forecasts, {about['holdout_failed']} rest on a fit that failed its checks.")
     if about["holdout_too_short"]:

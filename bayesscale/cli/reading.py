@@ -107,6 +107,8 @@ def chosen_fits(run: StoredRun, law: list[str] | None, curve: str) -> list[Fit]:
             if curve
             else "no fit of " + ", ".join(names)
         )
+        if run.about.get("keep") == "summary":
+            what = "this run kept summaries only, so there are no posteriors to predict from"
         raise InputError("NO-FITS", what, where=str(run.folder), fix="bayesscale compare says what was fitted")
     return fits
 

@@ -14,8 +14,8 @@ from bayesscale.inference.settings import Sampler
 from bayesscale.ingest.table import file_digests, read_curves
 from bayesscale.laws import LAWS
 from bayesscale.result import Fit
-from bayesscale.runs.job import Outcome, Settings
-from bayesscale.runs.verdict import verdict
+from bayesscale.runs.outcome import Outcome
+from bayesscale.runs.settings import Settings
 from bayesscale.simulation.curves import law_mean
 
 CURVES = (
@@ -80,10 +80,7 @@ def true_crossing(key: tuple[str, ...], threshold: float) -> float:
 
 def best_fits(outcome: Outcome) -> list[Fit]:
     """The fits of the law that predicted best."""
-    tables = outcome.tables
-    ranked = verdict(tables["comparison"], tables["forecasts"], outcome.about["key_names"]).table["law"]
-    best = next(law for law in ranked if law in LAW_NAMES)
-    return [fit for fit in outcome.evaluation.fits if fit.law.name == best]
+    return outcome.fits([outcome.stored.best_law()])
 
 
 def answers(best: Sequence[Fit]) -> list[str]:

@@ -21,6 +21,9 @@ from bayesscale.result import Fit, load
 from bayesscale.runs.folder import is_run
 from bayesscale.runs.verdict import verdict
 
+POINTS = ("curve_index", "law", "share", "log_score", "pit")
+"""Columns of the forecasts that comparisons and pictures read."""
+
 
 @dataclass(frozen=True)
 class StoredRun:
@@ -43,11 +46,11 @@ class StoredRun:
             )
         return cls(folder, json.loads((folder / "run.json").read_text(encoding="utf-8")))
 
-    def table(self, name: str) -> pd.DataFrame:
-        """One of the tables."""
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """One of the tables, or some of its columns."""
         path = self.folder / f"{name}.parquet"
         try:
-            return pd.read_parquet(path)
+            return pd.read_parquet(path, columns=None if columns is None else list(columns))
         except (OSError, ValueError) as error:
             raise InputError("RUN-DAMAGED", f"this table cannot be read ({error})", where=str(path)) from None
 
@@ -65,7 +68,7 @@ class StoredRun:
 
     def verdict(self, *, metric: str = "crps", share: float | None = None, reference: str | None = None) -> Comparison:
         """Which law predicted best; see `bayesscale.runs.verdict.verdict`."""
-        points, keys = self.table("forecasts"), self.about["key_names"]
+        points, keys = self.table("forecasts", POINTS), self.about["key_names"]
         return verdict(self.comparison, points, keys, metric=metric, share=share, reference=reference)
 
     def best_law(self) -> str:

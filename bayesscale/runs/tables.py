@@ -16,7 +16,6 @@ from bayesscale.comparison import score_table
 from bayesscale.curves import Curves
 from bayesscale.draws import QUANTILES, flatten
 from bayesscale.finding import Finding
-from bayesscale.fitting import Skipped
 from bayesscale.holdout import Evaluation, Forecast
 from bayesscale.law import Law
 from bayesscale.leave_one_out import Loo, good_k
@@ -262,13 +261,46 @@ def comparison_table(
     laws = set(statuses["law"])
     others = rows_where(scores, [law not in laws for law in scores["law"]])
     if len(others):
-        names = [curves.curve_name(i) for i in others["curve_index"]]
-        more = others.assign(curve=names, status=others["holdout_status"], reason="", fit="", fitted=False)
-        rows = pd.concat([rows, more], ignore_index=True)
+        rows = pd.concat([rows, other_rows(curves, others)], ignore_index=True)
     rows["holdout_status"] = [status if isinstance(status, str) else "not scored" for status in rows["holdout_status"]]
     return with_keys(rows, curves)
 
 
-def skipped_shares(skipped: Sequence[Skipped]) -> int:
-    """How many hold-outs had too few rows to be scored."""
-    return sum(entry.finding.code in SHARE_REASONS for entry in skipped)
+def other_rows(curves: Curves, scores: pd.DataFrame) -> pd.DataFrame:
+    """Scores of predictors that are no single fit, as rows of the comparison."""
+    names = [curves.curve_name(i) for i in scores["curve_index"]]
+    return scores.assign(curve=names, status=scores["holdout_status"], reason="", fit="", fitted=False)
+
+
+def forecast_scores(curves: Curves, forecasts: Sequence[Forecast]) -> pd.DataFrame:
+    """The comparison of predictors that are no single fit."""
+    scores = score_table(forecasts, curves.kind) if forecasts else EMPTY_SCORES
+    scores = scores.loc[:, SCORED].rename(columns={"status": "holdout_status"})
+    return with_keys(other_rows(curves, scores), curves)
+
+
+# One form -------------------------------------------------------------------------------------------------------------
+
+COLUMNS = {
+    "summary": (*SUMMARY, "status", "curve_index"),
+    "comparison": (
+        "curve_index", "curve", "law", "status", "reason", "fit", "share", "fitted", "holdout_status", *SCORES, *LOO[2:]
+    ),
+    "forecasts": ("curve_index", "curve", "law", *NUMBERS, "status"),
+    "findings": FINDING,
+}  # fmt: skip
+"""Columns of every table, without the keys, which follow `curve` in all but the findings."""
+TEXTS = frozenset((*FINDING[1:], "parameter", "findings", "status", "reason", "fit", "holdout_status"))
+
+
+def in_form(table: str, frame: pd.DataFrame, key_names: Sequence[str]) -> pd.DataFrame:
+    """A table with all its columns, in order and of one type each, so that parts made apart fit together."""
+    columns, keys = list(COLUMNS[table]), key_columns(key_names)
+    if table != "findings":
+        at = columns.index("curve") + 1
+        columns[at:at] = keys
+    texts = TEXTS.union(keys)
+    frame = frame.reindex(columns=columns)
+    types = {name: "str" if name in texts else np.float64 for name in columns}
+    types |= {name: kind for name, kind in (("fitted", bool), ("curve_index", np.int64)) if name in columns}
+    return frame.fillna({name: "" for name in columns if name in texts}).astype(types)

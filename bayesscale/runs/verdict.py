@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from bayesscale.comparison import METRICS, Comparison, clustered_se, clusters_of, sentence, stacking_weights
+from bayesscale.comparison import METRICS, Comparison, clustered_se, clusters_of, sentence, stack
 from bayesscale.finding import InputError
-from bayesscale.holdout import Forecast
 from bayesscale.runs.tables import key_columns, rows_where
 
 AVERAGED = ("coverage50", "coverage90", "width90", "nrmse")
@@ -49,17 +49,15 @@ def verdict(
         raise InputError("METRIC-UNKNOWN", f"there is no metric {metric!r}", fix="one of " + ", ".join(METRICS))
     scores = rows_where(scores, scores[metric].notna() & scores["share"].notna())
     share = pick_share(scores, share)
-    table, points = rows_where(scores, scores["share"] == share), rows_where(points, points["share"] == share)
-    wide = table.pivot(index="curve_index", columns="law", values=metric).dropna(axis=1, how="all").dropna()
-    if wide.empty:
-        raise InputError("NOTHING-TO-COMPARE", "no curve was forecast by every law", fix="compare fewer laws")
+    table = rows_where(scores, scores["share"] == share)
+    wide = forecast_by_all(table, metric)
     sign = 1.0 if METRICS[metric] == "higher" else -1.0
     means = (sign * wide.mean()).sort_values(ascending=False)
     reference = str(means.index[0]) if reference is None else reference
     if reference not in wide:
         raise InputError("REFERENCE-UNKNOWN", f"{reference!r} was not among the laws", fix=", ".join(wide.columns))
     clusters = clusters_of(cast(Any, keys_of(table, key_names)), wide.index.to_numpy())
-    weights = stacking_weights(log_scores(points), list(wide.columns), set(wide.index))
+    weights = stacked(points, share, list(wide.columns), wide.index.to_numpy())
     rows = []
     for law in map(str, means.index):
         difference = sign * (wide[law].to_numpy() - wide[reference].to_numpy())
@@ -80,35 +78,41 @@ def keys_of(table: pd.DataFrame, key_names: Sequence[str]) -> SimpleNamespace:
     return SimpleNamespace(key_names=tuple(key_names), keys=keys)
 
 
-def log_scores(points: pd.DataFrame) -> list[Forecast]:
-    """Forecasts that carry their log scores alone, which is what stacking reads."""
-    blank = np.empty((0, 0))
-    groups: Any = points.groupby(["curve_index", "law", "share"], sort=False)
-    return [
-        Forecast(
-            curve=int(curve),
-            name="",
-            predictor=str(law),
-            share=float(share),
-            shots=rows["shots"].to_numpy(),
-            observed=rows["observed"].to_numpy(),
-            mean=blank,
-            observation=blank,
-            log_score=rows["log_score"].to_numpy(),
-            status="",
-        )
-        for (curve, law, share), rows in groups
-    ]
+def forecast_by_all(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """A metric at one share, curves × laws: the curves that every law forecast.
+
+    Raises
+    ------
+    InputError : there is no such curve.
+    """
+    wide = table.pivot(index="curve_index", columns="law", values=metric).dropna(axis=1, how="all").dropna()
+    if wide.empty:
+        raise InputError("NOTHING-TO-COMPARE", "no curve was forecast by every law", fix="compare fewer laws")
+    return wide
 
 
-def with_weights(scores: pd.DataFrame, points: pd.DataFrame, key_names: Sequence[str]) -> pd.DataFrame:
-    """Add each law's stacking weight at each share; NaN where there was nothing to stack."""
+def stacked(points: pd.DataFrame, share: float, laws: Sequence[str], curves: NDArray) -> dict[str, float]:
+    """Stacking weights of laws over the held-out rows of some curves."""
+    own = rows_where(points, (points["share"] == share) & points["curve_index"].isin(curves.tolist()))
+    own = own.sort_values("curve_index", kind="stable")
+    return stack(laws, np.stack([own.loc[own["law"] == law, "log_score"].to_numpy() for law in laws]))
+
+
+def share_weights(scores: pd.DataFrame, points: pd.DataFrame) -> dict[tuple[float, str], float]:
+    """Stacking weights by share and law, over the curves that every law forecast there; empty where there are none."""
     weights: dict[tuple[float, str], float] = {}
-    for share in sorted(scores["share"].dropna().unique().tolist()):
+    scores = rows_where(scores, scores["crps"].notna() & scores["share"].notna())
+    for share in sorted(scores["share"].unique().tolist()):
         try:
-            table = verdict(scores, points, key_names, share=share).table
+            wide = forecast_by_all(rows_where(scores, scores["share"] == share), "crps")
         except InputError:
             continue
-        weights |= {(share, law): weight for law, weight in zip(table["law"], table["weight"], strict=True)}
+        found = stacked(points, share, list(wide.columns), wide.index.to_numpy())
+        weights |= {(share, law): weight for law, weight in found.items()}
+    return weights
+
+
+def with_weights(scores: pd.DataFrame, weights: Mapping[tuple[float, str], float]) -> pd.DataFrame:
+    """Add each law's stacking weight at each share; NaN where there was nothing to stack."""
     pairs = zip(scores["share"], scores["law"], strict=True)
     return scores.assign(weight=[weights.get(pair, np.nan) for pair in pairs])
