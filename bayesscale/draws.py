@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -133,6 +133,23 @@ def naming_maps(naming: Naming) -> tuple[Callable[..., Any], Callable[..., Any]]
     )
 
 
+BLOCK = 16
+"""Units whose draws go through a compiled map together."""
+
+
+def in_blocks(function: Callable[..., Any], *trees: Any) -> Any:
+    """Apply a compiled map over the leading axis of all arrays, `BLOCK` at a time, the last block filled up by repeating.
+
+    One program is compiled, and what a unit gets does not depend on how many others there are.
+    """
+    count, parts = len(jax.tree.leaves(trees)[0]), []
+    for begin in range(0, count, BLOCK):
+        index = np.minimum(np.arange(begin, begin + BLOCK), count - 1)
+        found = function(*jax.tree.map(lambda a: a[index], trees))  # noqa: B023
+        parts.append(jax.tree.map(lambda a: np.asarray(a)[: count - begin], found))  # noqa: B023
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+
+
 def named_draws(
     naming: Naming,
     posterior: Posterior,
@@ -147,9 +164,9 @@ def named_draws(
     `read_by` names the values whose prior-to-posterior contraction is judged: what the law is read by.
     """
     to_values, to_prior = naming_maps(naming)
-    all_values = {name: np.asarray(v) for name, v in to_values(posterior.u, dict(columns)).items()}
+    all_values = in_blocks(to_values, posterior.u, dict(columns))
     keys = jax.random.split(jax.random.key(seed + 1), PRIOR_DRAWS)
-    prior = {name: np.asarray(v) for name, v in to_prior(keys, dict(columns)).items()}
+    prior = in_blocks(partial(to_prior, keys), dict(columns))
     measured = {name: measure(v) for name, v in all_values.items()}
     every = max(1, posterior.u.shape[2] // sampler.keep)
     return [

@@ -12,12 +12,11 @@ from functools import lru_cache, partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
 from bayesscale.curves import Curves
-from bayesscale.draws import Naming, named_draws
+from bayesscale.draws import Naming, in_blocks, named_draws
 from bayesscale.finding import Finding, InputError
 from bayesscale.gate import check_drop, check_model, check_replicates
 from bayesscale.inference.many import Posterior, sample_many, unit_key
@@ -150,13 +149,10 @@ def fit_units(
         same = [i for i in todo if len(units.members[i]) == tasks]
         model = compose(law, likelihood, tasks)
         subset = units.take(same)
-        prior_findings = check_model(model, {name: c[0] for name, c in subset.columns.items()})
         posterior = sample_many(model, subset.columns, subset.digests, sampler=sampler, seed=seed, progress=progress)
         for begin in range(0, len(same), BLOCK):
             place = slice(begin, begin + BLOCK)
-            block = work_up(
-                model, subset.take(np.arange(len(same))[place]), cut(posterior, place), sampler, seed, prior_findings
-            )
+            block = work_up(model, subset.take(np.arange(len(same))[place]), cut(posterior, place), sampler, seed)
             for i, result in zip(same[place], block, strict=True):
                 results[i] = result
     return [result for result in results if result is not None]
@@ -200,20 +196,18 @@ def row_map(model: Model) -> Callable[..., Any]:
     return jax.jit(jax.vmap(jax.vmap(over_draws, in_axes=(0, None))))
 
 
-def work_up(
-    model: Model, units: Units, posterior: Posterior, sampler: Sampler, seed: int, prior_findings: tuple[Finding, ...]
-) -> list[Fit | Skipped]:
+def work_up(model: Model, units: Units, posterior: Posterior, sampler: Sampler, seed: int) -> list[Fit | Skipped]:
     """Turn a block of raw draws into `Fit` values: named values, diagnostics, log likelihoods, findings."""
     columns = {name: np.asarray(c, int if name == "task" else float) for name, c in units.columns.items()}
     named = named_draws(naming_of(model), posterior, columns, read_by=read_by(model.law), sampler=sampler, seed=seed)
     theta = {p.name: np.stack([draws.values[p.name] for draws in named]) for p in model.parameters}
-    rows = np.asarray(row_map(model)(theta, columns))
+    rows = in_blocks(row_map(model), theta, columns)
     again = replicates(model, theta, columns, units.digests, seed)
     fits: list[Fit | Skipped] = []
     for i, draws in enumerate(named):
         unit = units.take([i])
         unit_columns = {name: c[i] for name, c in units.columns.items()}
-        findings = prior_findings + draws.findings + check_drop(unit_columns, model.likelihood.kind)
+        findings = check_model(model, unit_columns) + draws.findings + check_drop(unit_columns, model.likelihood.kind)
         if not np.isfinite(rows[i][..., unit_columns["mask"] > 0]).all():
             findings += (Finding("NOT-FINITE", "fail", "a draw gives the data no probability", "look at the rows"),)
         else:
@@ -234,21 +228,26 @@ def work_up(
     return fits
 
 
+@lru_cache(maxsize=128)
+def replicate_map(model: Model) -> Callable[..., Any]:
+    """Compile replicated observations, for theta (unit, draw, ...) and keys (unit, 2)."""
+
+    def one(values: Theta, facts: Columns, key: jax.Array) -> ObsArray:
+        keys = jax.random.split(jax.random.wrap_key_data(key), len(next(iter(values.values()))))
+        return jax.vmap(lambda t, k: replicate_rows(model, t, facts, k))(values, keys)
+
+    return jax.jit(jax.vmap(one))
+
+
 def replicates(
     model: Model, theta: Mapping[str, NDArray], columns: Mapping[str, NDArray], digests: Sequence[str], seed: int
 ) -> NDArray:
     """Draw (unit, draw, row) replicated observations, keyed by each unit's own data."""
-
-    def one(values: Theta, facts: Columns, key: jax.Array) -> ObsArray:
-        return jax.vmap(lambda t, k: replicate_rows(model, t, facts, k))(values, jax.random.split(key, count))
-
     joined = {name: v.reshape(v.shape[0], -1, *v.shape[3:]) for name, v in theta.items()}
     available = next(iter(joined.values())).shape[1]
     chosen = np.linspace(0, available - 1, min(REPLICATES, available)).astype(int)
-    count = len(chosen)
-    keys = jax.random.wrap_key_data(jnp.stack([unit_key(digest, seed + 2) for digest in digests]))
-    values = {name: jnp.asarray(v[:, chosen]) for name, v in joined.items()}
-    return np.asarray(jax.vmap(one)(values, dict(columns), keys))
+    keys = np.stack([unit_key(digest, seed + 2) for digest in digests])
+    return in_blocks(replicate_map(model), {name: v[:, chosen] for name, v in joined.items()}, dict(columns), keys)
 
 
 PAPER = ("rho", "K", "gamma", "beta")

@@ -6,7 +6,8 @@ Passing means finite *and* within the threshold: a NaN never passes. Grades: "fa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -31,15 +32,21 @@ DROP_FALSE_ALARM = 0.05
 PREDICTIVE_P = 0.01
 
 
-def check_model(model: Model, columns: Columns, *, draws: int = 400, seed: int = 0) -> tuple[Finding, ...]:
-    """Prior predictive check: curves drawn from the prior must be finite and not pile up at 0 or 1."""
+@lru_cache(maxsize=128)
+def prior_curves_of(model: Model, draws: int, seed: int) -> Callable[..., jax.Array]:
+    """Compile log p of curves drawn from the prior at a unit's rows, (draw, row)."""
     keys = jax.random.split(jax.random.key(seed), draws)
 
-    def curve(key: jax.Array) -> jax.Array:
+    def curve(key: jax.Array, columns: Columns) -> jax.Array:
         theta, _ = theta_of(model, prior_draw(model, key, columns), columns)
         return law_log_mean(model, theta, columns["shots"], columns.get("task"))[0]
 
-    p = np.exp(np.asarray(jax.jit(jax.vmap(curve))(keys)))
+    return jax.jit(lambda columns: jax.vmap(curve, in_axes=(0, None))(keys, columns))
+
+
+def check_model(model: Model, columns: Columns, *, draws: int = 400, seed: int = 0) -> tuple[Finding, ...]:
+    """Prior predictive check of one unit: curves drawn from the prior must be finite and not pile up at 0 or 1."""
+    p = np.exp(np.asarray(prior_curves_of(model, draws, seed)(dict(columns))))
     findings = []
     finite = np.isfinite(p).all(axis=1).mean()
     if finite < 0.99:

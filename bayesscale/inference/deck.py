@@ -185,8 +185,10 @@ class Deck:
             lanes = self.kernel.blank(*new) if self.lanes is None else self.lanes
             self.lanes = self.kernel.refill(lanes, self.changed.copy(), *new)
             self.changed[:] = False
-        before = np.array(self.lanes.drawn)
-        self.lanes, emitted = self.kernel.run(self.lanes, task)
+        lanes = self.lanes
+        assert lanes is not None  # the first units have just been placed
+        before = np.array(lanes.drawn)
+        self.lanes, emitted = self.kernel.run(lanes, task)
         return (
             jax.tree.map(np.asarray, emitted),
             before,

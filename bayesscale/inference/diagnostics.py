@@ -9,7 +9,7 @@ its threshold.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,8 +68,9 @@ def autocovariance(draws: Draws) -> Draws:
     """Biased autocovariance at every lag, by FFT."""
     n = draws.shape[-1]
     size = next_fast_len(2 * n - 1, real=True)
-    spectrum = rfft(draws - draws.mean(-1, keepdims=True), size, axis=-1)
-    return irfft(spectrum.real**2 + spectrum.imag**2, size, axis=-1)[..., :n] / n
+    spectrum: Any = rfft(draws - draws.mean(-1, keepdims=True), size, axis=-1)
+    products: Any = irfft(spectrum.real**2 + spectrum.imag**2, size, axis=-1)
+    return products[..., :n] / n
 
 
 def effective_size(draws: Draws) -> NDArray[np.float64]:

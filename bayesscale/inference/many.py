@@ -98,7 +98,7 @@ def sample_many(
         settled = total - len(pending)
         report = (lambda done, _: progress(done, total)) if tier == 0 else silent
         subset = {name: column[pending] for name, column in columns.items()}
-        chosen = Mode(*(np.asarray(array)[pending] for array in modes))
+        chosen = jax.tree.map(lambda array: np.asarray(array)[pending], modes)  # noqa: B023
         batch = sample_tier(target, subset, keys[pending], chosen, settings, report)
         failed = ~converged(batch)
         for name, value in batch.items():
