@@ -137,9 +137,8 @@ def unit_name(curves: Curves, members: Sequence[int], *, joint: bool, task_key: 
 
 
 def padded_width(rows: int) -> int:
-    """Round up to a multiple of 4 below 32 and of 16 above, so that few shapes are compiled."""
-    block = 4 if rows <= 32 else 16
-    return -(-rows // block) * block
+    """Round up to a power of two, at least 16, so that few shapes are compiled."""
+    return max(16, 1 << (rows - 1).bit_length())
 
 
 def pad(column: NDArray, width: int) -> NDArray:

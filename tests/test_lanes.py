@@ -77,8 +77,9 @@ def drive(density, starts, *, step, max_depth, seed=0):
         jnp.full(lanes, float(TRAJECTORIES)),
         jnp.zeros(lanes, bool),
         jnp.full(lanes, 0.8),
+        jnp.full(lanes, max_depth, jnp.int32),
     )
-    kernel = build_kernel(density, steps=TRAJECTORIES * 2**max_depth, max_depth=max_depth)
+    kernel = build_kernel(density, steps=TRAJECTORIES * 2**max_depth, deepest=max_depth)
     keys = np.random.default_rng(seed).integers(0, 2**32, (2, lanes), np.uint32)
     new = (keys, np.zeros(lanes, np.int32), jnp.asarray(starts.T), jnp.full(lanes, np.log(step)), task)
     state = kernel.refill(kernel.blank(*new), np.ones(lanes, bool), *new)
@@ -197,6 +198,12 @@ def test_a_units_draws_do_not_depend_on_its_neighbours(index):
     assert same(got, Posterior(*(array[index] for array in everything)))
 
 
+def test_draws_do_not_depend_on_the_decks_width():
+    columns, everything = line_run()
+    got = sample_many(compose(LINE, BINOMIAL), columns, names(6), sampler=replace(FAST, lanes=72))
+    assert same(got, everything)
+
+
 def test_randomness_is_keyed_by_seed_and_identity():
     columns, everything = line_run()
     for digests, seed in ((["unit 0"], 1), (["another"], 0)):
@@ -298,6 +305,7 @@ def test_lanes_round_alike_wherever_they_lie(name):
         wanted=everywhere(1e9),
         adapting=jnp.ones(lanes, bool),
         target_accept=everywhere(0.9),
+        max_depth=jnp.full(lanes, 6, jnp.int32),
     )
     kernel = kernel_of(target, steps, 6)
     keys, salt = np.tile(np.array([[3], [5]], np.uint32), (1, lanes)), np.zeros(lanes, np.int32)

@@ -32,6 +32,15 @@ SHRINKAGE = 10.0
 FIELDS = ("log_density", "energy", "diverged", "leapfrogs", "accept", "saturated")
 
 
+NARROW = 40
+"""Lanes of a deck for few chains. Draws are the same to the last bit in both (tested)."""
+
+
+def deck_width(chains: int, widest: int) -> int:
+    """Lanes for this many chains: few would leave most of a wide deck empty, and more than two widths compile more often."""
+    return min(NARROW, widest) if chains <= NARROW - SPARE else widest
+
+
 def spread_out(whiten: NDArray, x: NDArray) -> NDArray:
     """W x for x (unit, chain, ..., coord), W (unit, coord, coord) or its diagonal (unit, coord)."""
     if whiten.ndim == 2:
@@ -114,7 +123,7 @@ class Deck:
 
     def __init__(self, target: Target, columns: Arrays, keys: NDArray, modes: Mode, sampler: Sampler) -> None:
         self.columns, self.keys, self.sampler = columns, keys, sampler
-        self.kernel: Kernel = kernel_of(target, sampler.steps, sampler.max_depth)
+        self.kernel: Kernel = kernel_of(target, sampler.steps, max(sampler.max_depth, sampler.deepest))
         units, p, chains = len(keys), target.dimension, sampler.chains
         self.phases = np.array([*sampler.warmup, sampler.draws])
         self.limit = max(4, -(-sampler.patience * int(self.phases.sum()) // sampler.steps))
@@ -125,7 +134,7 @@ class Deck:
         self.stats = {name: np.full((units, chains, sampler.draws), np.nan) for name in FIELDS}
         self.finished = np.zeros(units, bool)
 
-        slots = max(1, (sampler.lanes - SPARE) // chains)
+        slots = max(1, (deck_width(units * chains, sampler.lanes) - SPARE) // chains)
         lanes = -(-slots * chains // SPARE) * SPARE + SPARE
         self.unit, self.phase, self.chunks = np.full(slots, -1), np.zeros(slots, int), np.zeros(slots, int)
         self.recent = np.zeros((slots, chains, max(sampler.warmup, default=1), p))
@@ -138,6 +147,7 @@ class Deck:
             "wanted": np.zeros(lanes),
             "adapting": np.zeros(lanes, bool),
             "target_accept": np.full(lanes, sampler.target_accept),
+            "max_depth": np.full(lanes, sampler.max_depth, np.int32),
         }
         self.rows = {name: np.repeat(np.moveaxis(c[:1], 0, -1), lanes, axis=-1) for name, c in columns.items()}
         self.lanes: Lanes | None = None

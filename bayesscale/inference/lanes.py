@@ -84,6 +84,7 @@ class Task(NamedTuple):
     wanted: jax.Array
     adapting: jax.Array
     target_accept: jax.Array
+    max_depth: jax.Array
 
 
 class Noise(NamedTuple):
@@ -196,7 +197,7 @@ def value_and_gradient(density: Density, x: jax.Array, task: Task) -> tuple[jax.
     return value, pull(jnp.ones_like(value))[0]
 
 
-def advance(lanes: Lanes, noise: Noise, task: Task, *, density: Density, max_depth: int) -> tuple[Lanes, Emitted]:
+def advance(lanes: Lanes, noise: Noise, task: Task, *, density: Density) -> tuple[Lanes, Emitted]:
     """Take one leapfrog; finish the subtree, the tree and the draw where they end with it."""
     # leapfrog
     x, r, g = lanes.tip
@@ -239,7 +240,7 @@ def advance(lanes: Lanes, noise: Noise, task: Task, *, density: Density, max_dep
     r_sum = jnp.where(whole, lanes.r_sum + sub_r_sum, lanes.r_sum)
     turning = is_turning(left[1], right[1], r_sum)
     depth = lanes.depth + sub_done
-    tree_done = sub_done & (broken | turning | (depth >= max_depth))
+    tree_done = sub_done & (broken | turning | (depth >= task.max_depth))
 
     # next leaf, next subtree or next trajectory
     forward = jnp.where(sub_done, noise.coins, lanes.forward)
@@ -285,29 +286,29 @@ def advance(lanes: Lanes, noise: Noise, task: Task, *, density: Density, max_dep
         diverged=diverged,
         leapfrogs=leapfrogs,
         accept=accept_sum / leapfrogs,
-        saturated=whole & (depth >= max_depth) & ~turning,
+        saturated=whole & (depth >= task.max_depth) & ~turning,
     )
     return moved, emitted
 
 
-def run_steps(lanes: Lanes, task: Task, *, density: Density, steps: int, max_depth: int) -> tuple[Lanes, Emitted]:
+def run_steps(lanes: Lanes, task: Task, *, density: Density, steps: int) -> tuple[Lanes, Emitted]:
     """Advance all lanes by `steps` leapfrogs; what lanes do beyond their last trajectory is not emitted."""
 
     def one_step(lanes: Lanes, noise: Noise) -> tuple[Lanes, Emitted]:
-        return advance(lanes, noise, task, density=density, max_depth=max_depth)
+        return advance(lanes, noise, task, density=density)
 
     lanes, emitted = jax.lax.scan(one_step, lanes, draw_noise(lanes, steps))
     return lanes._replace(chunk=lanes.chunk + 1), emitted
 
 
 def fill_lanes(
-    key: jax.Array, salt: jax.Array, x: jax.Array, log_step: jax.Array, task: Task, *, density: Density, max_depth: int
+    key: jax.Array, salt: jax.Array, x: jax.Array, log_step: jax.Array, task: Task, *, density: Density, deepest: int
 ) -> Lanes:
     """Set up lanes at positions x (coord, lane), each at the start of a trajectory."""
     value, g = value_and_gradient(density, x, task)
     zero = jnp.zeros_like(value)
     flag, count = jnp.zeros(value.shape, bool), jnp.zeros(value.shape, jnp.int32)
-    blank = jnp.zeros((max(max_depth - 1, 1), *x.shape), x.dtype)
+    blank = jnp.zeros((max(deepest - 1, 1), *x.shape), x.dtype)
     counter = jnp.broadcast_to(jnp.arange(len(x), dtype=jnp.uint32)[:, None], x.shape)
     momentum = normals(random_words(key, salt, counter), x.dtype)
     end, point = (x, momentum, g), (x, g, value)
@@ -330,10 +331,10 @@ def refill_lanes(
     task: Task,
     *,
     density: Density,
-    max_depth: int,
+    deepest: int,
 ) -> Lanes:
     """Set up the lanes that changed, and leave the others."""
-    fresh = fill_lanes(key, salt, x, log_step, task, density=density, max_depth=max_depth)
+    fresh = fill_lanes(key, salt, x, log_step, task, density=density, deepest=deepest)
     return choose(changed, fresh, lanes)
 
 
@@ -358,19 +359,19 @@ class Kernel(NamedTuple):
     run: Callable[..., tuple[Lanes, Emitted]]
 
 
-def build_kernel(density: Density, *, steps: int, max_depth: int) -> Kernel:
+def build_kernel(density: Density, *, steps: int, deepest: int) -> Kernel:
     """Compile the kernel for a density of whitened coordinates."""
-    fill = partial(fill_lanes, density=density, max_depth=max_depth)
+    fill = partial(fill_lanes, density=density, deepest=deepest)
 
     def blank(*arguments: Any) -> Lanes:
         return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(fill, *arguments))
 
-    refill = partial(refill_lanes, density=density, max_depth=max_depth)
-    run = partial(run_steps, density=density, steps=steps, max_depth=max_depth)
+    refill = partial(refill_lanes, density=density, deepest=deepest)
+    run = partial(run_steps, density=density, steps=steps)
     return Kernel(blank, jax.jit(refill, donate_argnums=0), jax.jit(run, donate_argnums=0))
 
 
 @lru_cache(maxsize=128)
-def kernel_of(target: Target, steps: int, max_depth: int) -> Kernel:
+def kernel_of(target: Target, steps: int, deepest: int) -> Kernel:
     """Return the kernel of a target, compiled once per shape of its data."""
-    return build_kernel(partial(whitened_density, target), steps=steps, max_depth=max_depth)
+    return build_kernel(partial(whitened_density, target), steps=steps, deepest=deepest)

@@ -23,8 +23,9 @@ class Sampler:
     warmup : trajectories in each phase of warm-up; the metric is updated between phases.
     target_accept : mean acceptance the step size aims at.
     max_depth : largest tree has 2^max_depth leapfrogs.
+    deepest : largest `max_depth` of the stronger tiers; all of them share one compiled program.
     starts : places the mode search begins at; 0 climbs from the origin and whitens each axis alone.
-    lanes : chains advanced together; part of a result's identity, since rounding depends on it.
+    lanes : chains advanced together at most; few posteriors take a narrower deck.
     steps : leapfrogs per chunk.
     patience : a posterior is given up when it used more than this many leapfrogs per trajectory on average.
     spread : standard deviations the chains start apart.
@@ -37,6 +38,7 @@ class Sampler:
     warmup: tuple[int, ...] = (60, 120, 120)
     target_accept: float = 0.9
     max_depth: int = 7
+    deepest: int = 9
     starts: int = 8
     lanes: int = 128
     steps: int = 64
@@ -52,7 +54,6 @@ class Sampler:
             draws=2 * self.draws,
             warmup=(*(2 * n for n in self.warmup), 400),
             target_accept=0.5 * (1.0 + self.target_accept),
-            max_depth=self.max_depth + 1,
+            max_depth=max(self.max_depth, min(self.max_depth + 1, self.deepest)),
             patience=2 * self.patience,
-            lanes=min(self.lanes, 40),  # few come this far; a wide deck would mostly advance empty lanes
         )
