@@ -49,7 +49,7 @@ def columns_of(units, i):
 @each_likelihood
 def test_mask_counts_the_rows(likelihood):
     units = units_of(curves_of(likelihood.kind), likelihood)
-    assert units.rows == 20
+    assert units.rows == 32
     np.testing.assert_array_equal(units.columns["mask"].sum(axis=1), LENGTHS)
     np.testing.assert_array_equal((units.curves >= 0).sum(axis=1), LENGTHS)
     for i, n in enumerate(LENGTHS):

@@ -47,6 +47,7 @@ USAGE_CODES = frozenset(
         "VOTES-SIZE",
         "VOTES-TARGET",
         "NEW-MODEL",
+        "COMPILE-CACHE",
     }
 )
 """Codes of input errors that only another command line mends."""
