@@ -57,8 +57,8 @@ def test_mask_counts_the_rows(likelihood):
         assert (units.curves[i, :n] == i).all() and (units.columns["mask"][i, :n] == 1).all()
 
 
-@pytest.mark.parametrize(("rows", "width"), [(1, 4), (4, 4), (7, 8), (32, 32), (33, 48), (65, 80)])
-def test_padding_is_short(rows, width):
+@pytest.mark.parametrize(("rows", "width"), [(1, 16), (16, 16), (17, 32), (32, 32), (33, 64), (65, 128)])
+def test_padding_is_to_a_power_of_two(rows, width):
     assert padded_width(rows) == width
 
 

@@ -114,7 +114,9 @@ def updated_metric(whiten: NDArray, recent: NDArray) -> tuple[NDArray, NDArray]:
     centred = recent - recent.mean(axis=1, keepdims=True)
     covariance = np.swapaxes(centred, 1, 2) @ centred / (n - 1)
     covariance[~np.isfinite(covariance).all(axis=(1, 2))] = np.eye(p)
-    root = np.linalg.cholesky((n * covariance + SHRINKAGE * np.eye(p)) / (n + SHRINKAGE))
+    # By eigenvalues, floored: a posterior gone astray has a covariance that rounding leaves without a Cholesky factor.
+    values, vectors = np.linalg.eigh((n * covariance + SHRINKAGE * np.eye(p)) / (n + SHRINKAGE))
+    root = vectors * np.sqrt(np.maximum(values, 1e-12 * values[:, -1:]))[:, None, :]
     return whiten @ root, root
 
 

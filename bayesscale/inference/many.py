@@ -22,12 +22,14 @@ from bayesscale.inference.start import Mode, find_modes
 from bayesscale.model import Model, Target, target_of
 
 RHAT_PASS, ESS_PASS = 1.01, 400.0
+SHARE_PASS = 0.4
+"""Effective draws asked for per draw, where there are too few draws for `ESS_PASS`."""
 DIVERGENT_PASS = 0.01
 """A posterior passes below this share of divergent draws."""
 
 
 class Posterior(NamedTuple):
-    """Draws of a batch, (unit, chain, draw[, coord]).
+    """Draws of a batch, (unit, chain, draw[, coord]); `u` is on the model's own axis, `log_density` is of the sampler's.
 
     `distinct_modes` counts separate maxima that carry mass; `finished` is False where the step budget ran out, and the
     missing draws are NaN.
@@ -66,7 +68,7 @@ def sample_tier(
 def converged(result: Mapping[str, NDArray]) -> NDArray:
     """(unit,) whether every coordinate passes R-hat and both effective sample sizes, and few draws diverge."""
     draws = np.moveaxis(result["u"], -1, 1)
-    enough = min(ESS_PASS, 0.1 * draws.shape[2] * draws.shape[3])
+    enough = min(ESS_PASS, SHARE_PASS * draws.shape[2] * draws.shape[3])
     measured = diagnostics.measure(draws)
     with np.errstate(invalid="ignore"):
         good = (measured.rhat <= RHAT_PASS) & (measured.ess_bulk >= enough) & (measured.ess_tail >= enough)
