@@ -7,7 +7,7 @@ shape, and the data are its arguments.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
@@ -39,7 +39,6 @@ from bayesscale.types import Columns, ObsArray, Theta
 from bayesscale.units import Units, units_of
 
 REPLICATES = 400
-JOINT_LANES = 40
 BLOCK = 64
 """Units whose draws are worked up together; bounds memory."""
 
@@ -138,8 +137,6 @@ def fit_units(
     units: Units, law: Law, likelihood: Likelihood, *, sampler: Sampler, seed: int = 0, progress: Progress = silent
 ) -> list[Fit | Skipped]:
     """Fit laid-out units; those the law cannot take come back as `Skipped`, in place."""
-    if law.joint:  # few units with many rows each: wide decks would mostly advance empty lanes
-        sampler = replace(sampler, lanes=min(sampler.lanes, JOINT_LANES))
     reasons = [unfit_reason(units, i, law) for i in range(len(units))]
     results: list[Fit | Skipped | None] = [
         None if r is None else Skipped(units.names[i], law, r) for i, r in enumerate(reasons)

@@ -19,6 +19,7 @@ from bayesscale.inference.deck import SPARE
 from bayesscale.inference.lanes import Task, build_kernel, checkpoint_range, kernel_of
 from bayesscale.inference.many import Posterior, converged, sample_many
 from bayesscale.inference.settings import Sampler
+from bayesscale.inference.start import LARGEST_BATCH, find_modes
 from bayesscale.law import Law
 from bayesscale.laws import DEFAULT_LAW, DEFAULT_LAWS, LAWS
 from bayesscale.likelihood import BINOMIAL, QUASI_BINOMIAL, with_discrepancy
@@ -196,6 +197,15 @@ def test_a_units_draws_do_not_depend_on_its_neighbours(index):
     columns, everything = line_run()
     got = sample_many(compose(LINE, BINOMIAL), taken(columns, index), [names(6)[i] for i in index], sampler=FAST)
     assert same(got, Posterior(*(array[index] for array in everything)))
+
+
+def test_modes_do_not_depend_on_where_a_unit_lies():
+    """One unit in every place of the first batch and of a second, filled-up one climbs to the same bits."""
+    target, units, starts = target_of(compose(LINE, BINOMIAL)), LARGEST_BATCH // 4 + 3, 4
+    columns = {name: np.repeat(column[:1], units, axis=0) for name, column in unit_columns(1).items()}
+    modes = find_modes(target, np.tile(np.array([[3, 5]], np.uint32), (units, 1)), columns, starts)
+    for found in modes:
+        np.testing.assert_array_equal(found, np.broadcast_to(np.asarray(found)[:1], np.shape(found)))
 
 
 def test_draws_do_not_depend_on_the_decks_width():

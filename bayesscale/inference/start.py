@@ -89,7 +89,7 @@ def climb(target: Target, start: jax.Array, columns: Columns) -> tuple[jax.Array
         return value, pull(jnp.ones_like(value))[0]
 
     def measured(u: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        # Differences of gradients: exact to 1e-7 here, where a second derivative would take most of the compilation.
+        # Differences of gradients: closer than whitening needs, where a second derivative took most of the compilation.
         values, gradients = jax.vmap(value_and_gradient)(u + offsets)
         curvature = (gradients[1 + size :] - gradients[1 : 1 + size]) / (2.0 * DIFFERENCE)
         return values[0], gradients[0], 0.5 * (curvature + jnp.swapaxes(curvature, 0, 1))

@@ -27,8 +27,6 @@ from bayesscale.resampling.model import RateModel, columns_of, rate_model, rate_
 if TYPE_CHECKING:
     import pandas as pd
 
-RATES_SAMPLER = Sampler(lanes=40)
-"""Most logs hold few models: a wide deck would mostly advance empty lanes. Widen it for hundreds."""
 FEW_SUCCESSES = 5
 """Successes below which the tail of the population is what the prior says it is."""
 ZERO_MASS_SAMPLES = 1000
@@ -146,7 +144,7 @@ def fit_rates(
     law = rate_law_named(law)
     enable_float64()
     require_float64()
-    sampler = sampler or RATES_SAMPLER
+    sampler = sampler or Sampler()
     if not law.parameters:
         return [fixed_fit(law, attempts.subset([i]), sampler, seed) for i in range(len(attempts))]
     model, columns = rate_model(law), columns_of(law, attempts)

@@ -33,7 +33,6 @@ from bayesscale.layout import Layout
 from bayesscale.model import Target
 from bayesscale.parameter import Parameter
 from bayesscale.precision import enable_float64, require_float64
-from bayesscale.resampling.fitting import RATES_SAMPLER
 from bayesscale.resampling.plurality import plurality_limit
 from bayesscale.resampling.vote_forecast import (
     ESTIMANDS,
@@ -160,7 +159,7 @@ def fit_votes(
     """
     enable_float64()
     require_float64()
-    sampler, columns = sampler or RATES_SAMPLER, tally(votes)
+    sampler, columns = sampler or Sampler(), tally(votes)
     digests = [votes.digest(i) for i in range(len(votes))]
     posterior = sample_many(TARGET, columns, digests, sampler=sampler, seed=seed, progress=progress)
     draws = named_draws(NAMING, posterior, columns, read_by=READ_BY, sampler=sampler, seed=seed)
