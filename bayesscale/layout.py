@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayesscale.parameter import Parameter, constrain, unconstrain
+from bayesscale.parameter import Parameter, constrain, from_scores, unconstrain
 from bayesscale.types import Columns, CoordArray, Scalar
 
 
@@ -59,8 +59,13 @@ class Layout:
 
     def prior_draw(self, key: jax.Array, facts: Columns) -> CoordArray:
         """Draw a flat vector from the prior, on the unconstrained axis."""
-        pieces = []
+        # One draw of normal scores for all that can use them: every further call of the generator is compiled anew.
+        scores, pieces = jax.random.normal(jax.random.fold_in(key, len(self.parameters)), (self.dimension,)), []
         for i, parameter in enumerate(self.parameters):
-            value = parameter.prior_given(facts).sample(jax.random.fold_in(key, i), parameter.shape(self.sizes))
-            pieces.append(jnp.ravel(unconstrain(parameter, value, facts)))
+            place, shape = self.slices[parameter.name]
+            drawn = from_scores(parameter, scores[place].reshape(shape), facts)
+            if drawn is None:
+                value = parameter.prior_given(facts).sample(jax.random.fold_in(key, i), shape)
+                drawn = unconstrain(parameter, value, facts)
+            pieces.append(jnp.ravel(drawn))
         return jnp.concatenate(pieces)

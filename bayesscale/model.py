@@ -139,7 +139,8 @@ class Target:
     """What a sampler needs to know: a log density of (u, columns), a draw from the prior, how many coordinates, a name.
 
     Where `broadcasts`, the density takes u (coord, lane) and columns (..., lane) as they are and answers (lane,). Coordinates
-    need not be the model's own: `restore` takes them there.
+    need not be the model's own: `restore` takes them there. `pivot` is the coordinate, standard normal under the prior, on which
+    the others' widths depend.
     """
 
     name: str
@@ -148,24 +149,34 @@ class Target:
     prior_draw: Callable[[jax.Array, Columns], CoordArray]
     broadcasts: bool = False
     restore: Callable[[CoordArray, Columns], CoordArray] | None = None
+    pivot: int | None = None
 
 
 @lru_cache(maxsize=256)
 def target_of(model: Model) -> Target:
-    """Return the sampling target of a model."""
-    name = f"{model.law.name}|{model.likelihood.name}|{model.tasks}"
-    if model.law.edges is not None:
-        return edge_target(model, name, model.law.edges)
-    return Target(
-        name,
-        model.layout.dimension,
-        partial(log_density, model),
-        partial(prior_draw, model),
-        broadcasts=not model.law.joint,
-    )
+    """Return the sampling target of a model, in the law's edge coordinates where it has them."""
+    return own_target(model) if model.law.edges is None else edge_target(model, model.law.edges)
 
 
-def edge_target(model: Model, name: str, edges: Edges) -> Target:
+def name_of(model: Model) -> str:
+    """Name a target; draws are keyed by it."""
+    return f"{model.law.name}|{model.likelihood.name}|{model.tasks}"
+
+
+def pivot_of(model: Model) -> int | None:
+    """Where the scale of the discrepancy lies in a flat vector; a joint law is sampled as it is."""
+    discrepancy = model.likelihood.discrepancy
+    return None if discrepancy is None or model.law.joint else model.layout.slices[discrepancy.name][0].start
+
+
+@lru_cache(maxsize=256)
+def own_target(model: Model) -> Target:
+    """Return the target in the model's own coordinates."""
+    density, draw = partial(log_density, model), partial(prior_draw, model)
+    return Target(name_of(model), model.layout.dimension, density, draw, not model.law.joint, pivot=pivot_of(model))
+
+
+def edge_target(model: Model, edges: Edges) -> Target:
     """Return the target in the law's edge coordinates; its parameters come first in the flat vector."""
     count = len(model.law.parameters)
 
@@ -181,7 +192,10 @@ def edge_target(model: Model, name: str, edges: Edges) -> Target:
         u = prior_draw(model, key, columns)
         return jnp.concatenate([edges.to_edges(u[:count], columns), u[count:]])
 
-    return Target(name, model.layout.dimension, density, draw, True, lambda w, columns: restored(w, columns)[0])
+    def restore(w: CoordArray, columns: Columns) -> CoordArray:
+        return restored(w, columns)[0]
+
+    return Target(name_of(model), model.layout.dimension, density, draw, True, restore, pivot_of(model))
 
 
 def numpyro_model(model: Model, columns: Columns) -> None:

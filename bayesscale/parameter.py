@@ -90,9 +90,22 @@ def unconstrain(parameter: Parameter, value: ArrayLike, facts: Columns) -> jax.A
     return biject_to(prior.support).inv(value)
 
 
+def from_scores(parameter: Parameter, scores: jax.Array, facts: Columns) -> jax.Array | None:
+    """Map standard normal scores to prior draws on the unconstrained axis, where that is simple; None where it is not."""
+    prior = parameter.prior_given(facts)
+    if isinstance(prior, dist.Normal):
+        return jnp.asarray(prior.loc) + jnp.asarray(prior.scale) * scores
+    return scores if isinstance(prior, dist.HalfNormal) else None
+
+
+def whole(a: Any) -> bool:
+    """Whether a shape parameter is a small whole number, so that Gamma(a, 1) is a sum of that many exponentials."""
+    return isinstance(a, (int, float)) and float(a).is_integer() and 1 <= a <= 8
+
+
 def log_gamma_draw(key: jax.Array, a: Any, shape: tuple[int, ...]) -> jax.Array:
     """Draw the log of a Gamma(a, 1) variable: for a small whole number a sum of exponentials, which compiles far faster."""
-    if isinstance(a, (int, float)) and float(a).is_integer() and 1 <= a <= 8:
+    if whole(a):
         return jnp.log(jnp.sum(jax.random.exponential(key, (int(a), *shape)), axis=0))
     return jax.random.loggamma(key, a, shape)
 
@@ -113,8 +126,11 @@ class LogitBeta(dist.Distribution):
 
     def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         assert key is not None
-        key_a, key_b = jax.random.split(key)
         shape = sample_shape + self.batch_shape
+        if whole(self.a) and whole(self.b):
+            times = jax.random.exponential(key, (int(self.a + self.b), *shape))
+            return jnp.log(jnp.sum(times[: int(self.a)], axis=0)) - jnp.log(jnp.sum(times[int(self.a) :], axis=0))
+        key_a, key_b = jax.random.split(key)
         return log_gamma_draw(key_a, self.a, shape) - log_gamma_draw(key_b, self.b, shape)
 
     @validate_sample

@@ -137,8 +137,11 @@ def unit_name(curves: Curves, members: Sequence[int], *, joint: bool, task_key: 
 
 
 def padded_width(rows: int) -> int:
-    """Round up to a power of two, at least 16, so that few shapes are compiled."""
-    return max(16, 1 << (rows - 1).bit_length())
+    """Round up to 20, 32, 48, 64, 96, 128, ...: few shapes are compiled, and little is computed on padding."""
+    if rows <= 20:
+        return 20
+    power = 1 << (rows - 1).bit_length()
+    return 3 * power // 4 if rows <= 3 * power // 4 else power
 
 
 def pad(column: NDArray, width: int) -> NDArray:

@@ -19,7 +19,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 
-from bayesscale.model import target_of
+from bayesscale.model import own_target
 from bayesscale.precision import enable_float64
 from benchmarks import references, stock_nuts
 from benchmarks.batch import engine
@@ -51,7 +51,7 @@ def check_correctness(workload: Workload, args: argparse.Namespace) -> bool:
     few = workload.take(range(min(args.reference_curves, len(workload))))
     with jax.default_device(jax.devices("cpu")[0]):
         sampler = stock_nuts.build_nuts(
-            target_of(workload.model), warmup=1000, draws=args.reference_draws, accept=0.9, dense=True
+            own_target(workload.model), warmup=1000, draws=args.reference_draws, accept=0.9, dense=True
         )
         chains = [
             stock_nuts.sample_one(sampler, stock_nuts.columns_at(few.units.columns, i), i) for i in range(len(few))

@@ -4,7 +4,8 @@
 
 Four-parameter posteriors are integrated on a grid (see `benchmarks.grid`); where its checks fail (mass on the faces above 1e-4,
 or moments that move by more than 2% of an sd when every other node is left out), and for more parameters, the reference is
-stock numpyro NUTS, one curve at a time, dense metric, 4 long chains. Bounds per curve, over all parameters: means within 4 Monte
+stock numpyro NUTS, one curve at a time, dense metric, 4 long chains. Both are in the model's own coordinates, whatever the engine
+samples in. Bounds per curve, over all parameters: means within 4 Monte
 Carlo errors (both sides' together) and within 5% of the sd; sds within 5%. Both sides need enough draws for the second and
 third: an sd from 1000 effective draws is off by 2% on average.
 """
@@ -21,7 +22,7 @@ CORES = pin(1)
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesscale.model import target_of
+from bayesscale.model import own_target
 from bayesscale.precision import enable_float64
 from benchmarks import references, stock_nuts
 from benchmarks.batch import engine
@@ -35,7 +36,7 @@ FACES, COARSENING = 1e-4, 0.02
 
 def nuts_reference(workload: Workload, index: NDArray, warmup: int, draws: int) -> Summary:
     """Moments by stock NUTS of the curves at `index`."""
-    sampler = stock_nuts.build_nuts(target_of(workload.model), warmup=warmup, draws=draws, accept=0.9, dense=True)
+    sampler = stock_nuts.build_nuts(own_target(workload.model), warmup=warmup, draws=draws, accept=0.9, dense=True)
     columns = workload.units.columns
     chains = [stock_nuts.sample_one(sampler, stock_nuts.columns_at(columns, i), int(i)) for i in index]
     return references.summarise(np.stack([chain.u for chain in chains]))
@@ -51,7 +52,7 @@ def reference_of(workload: Workload, u: NDArray, args: argparse.Namespace) -> tu
         for i in range(curves):
             columns = stock_nuts.columns_at(workload.units.columns, i)
             flat = u[i].reshape(-1, dimension)
-            moments = grid_moments(target_of(workload.model), columns, flat, nodes=args.nodes)
+            moments = grid_moments(own_target(workload.model), columns, flat, nodes=args.nodes)
             mean[i], sd[i] = moments.mean, moments.sd
             if not (moments.on_faces < FACES and moments.coarsening < COARSENING):
                 left.append(i)

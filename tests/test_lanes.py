@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +20,9 @@ from scipy.special import gammaln
 
 from bayesscale.inference import diagnostics
 from bayesscale.inference.deck import SPARE
+from bayesscale.inference.diagnostics import converged
 from bayesscale.inference.lanes import Task, build_kernel, checkpoint_range, kernel_of
-from bayesscale.inference.many import Posterior, converged, sample_many
+from bayesscale.inference.many import Posterior, sample_many
 from bayesscale.inference.settings import Sampler
 from bayesscale.inference.start import LARGEST_BATCH, find_modes
 from bayesscale.law import Law
@@ -25,6 +30,8 @@ from bayesscale.laws import DEFAULT_LAW, DEFAULT_LAWS, LAWS
 from bayesscale.likelihood import BINOMIAL, QUASI_BINOMIAL, with_discrepancy
 from bayesscale.model import compose, log_density, numpyro_model, target_of
 from bayesscale.parameter import Parameter
+
+ROOT = Path(__file__).parent.parent
 
 # The kernel: invariance of a target -----------------------------------------------------------------------------------
 
@@ -82,8 +89,8 @@ def drive(density, starts, *, step, max_depth, seed=0):
     )
     kernel = build_kernel(density, steps=TRAJECTORIES * 2**max_depth, deepest=max_depth)
     keys = np.random.default_rng(seed).integers(0, 2**32, (2, lanes), np.uint32)
-    new = (keys, np.zeros(lanes, np.int32), jnp.asarray(starts.T), jnp.full(lanes, np.log(step)), task)
-    state = kernel.refill(kernel.blank(*new), np.ones(lanes, bool), *new)
+    new = (keys, np.zeros(lanes, np.int32), jnp.asarray(starts.T), jnp.full(lanes, np.log(step)))
+    state = kernel.fill(*new)
     state, emitted = kernel.run(state, task)
     done = np.asarray(emitted.done)
     assert (np.asarray(state.drawn) >= TRAJECTORIES).all() and (done.sum(axis=0) == TRAJECTORIES).all()
@@ -229,8 +236,9 @@ def test_a_poisoned_unit_spoils_no_other(poison):
     got = sample_many(compose(LINE, BINOMIAL), bad, names(6), sampler=FAST)
     clean = [0, 1, 3, 4, 5]
     assert same((a[clean] for a in got), (a[clean] for a in everything))
-    passed = converged({"u": got.u, "finished": got.finished, "diverged": got.diverging})
-    assert not passed[2] and passed[clean].all()
+    passed = converged(got.u, got.diverging, got.finished)
+    expected = converged(everything.u, everything.diverging, everything.finished)
+    assert not passed[2] and (passed[clean] == expected[clean]).all() and passed.any()
 
 
 def test_posteriors_are_those_of_a_grid():
@@ -277,7 +285,7 @@ def test_agrees_with_stock_nuts(name):
     columns, model = unit_columns(1, 300.0, truth), compose(LAWS[name], BINOMIAL)
     sampler = replace(FAST, draws=4000, warmup=(60, 120, 120))
     ours = sample_many(model, columns, ["one"], sampler=sampler)
-    assert converged({"u": ours.u, "finished": ours.finished, "diverged": ours.diverging}).all()
+    assert converged(ours.u, ours.diverging, ours.finished).all()
     kernel = numpyro.infer.NUTS(numpyro_model, target_accept_prob=0.9, dense_mass=True)
     mcmc = numpyro.infer.MCMC(
         kernel, num_warmup=800, num_samples=1500, num_chains=4, chain_method="vectorized", progress_bar=False
@@ -319,8 +327,8 @@ def test_lanes_round_alike_wherever_they_lie(name):
     )
     kernel = kernel_of(target, steps, 6)
     keys, salt = np.tile(np.array([[3], [5]], np.uint32), (1, lanes)), np.zeros(lanes, np.int32)
-    new = (keys, salt, everywhere(start), everywhere(-0.5), task)
-    state = kernel.refill(kernel.blank(*new), np.ones(lanes, bool), *new)
+    new = (keys, salt, everywhere(start), everywhere(-0.5))
+    state = kernel.fill(*new)
     _, emitted = kernel.run(state, task)
     assert np.asarray(emitted.done)[:, 0].sum() >= 2
     for field, value in emitted._asdict().items():
@@ -334,3 +342,32 @@ def test_a_stronger_tier_takes_what_fails():
     starved = replace(FAST, draws=20, warmup=(2, 2), tiers=1, chains=4)
     got = sample_many(compose(LINE, BINOMIAL), taken(columns, [0, 1]), ["a", "b"], sampler=starved)
     assert (got.tier == 1).all() and got.u.shape[2] == 20
+
+
+SPREAD = """
+import sys
+import numpy as np
+from bayesscale.inference.many import sample_many
+from bayesscale.inference.settings import Sampler
+from bayesscale.precision import enable_float64
+from benchmarks.batch.workloads import simulate
+
+enable_float64()
+workload = simulate("power", 44, seed=3)
+sampler = Sampler(draws=100, warmup=(30, 30), tiers=1, lanes=72)
+found = sample_many(workload.model, workload.units.columns, workload.units.digests, sampler=sampler)
+np.savez(sys.argv[1], **found._asdict())
+"""
+
+
+@pytest.mark.slow
+def test_draws_are_the_same_on_several_devices(tmp_path):
+    """Bit for bit, with lanes spread over two devices; the last units finish in a narrow deck on both."""
+    found = []
+    for devices in (1, 2):
+        flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        path = tmp_path / f"{devices}.npz"
+        subprocess.run([sys.executable, "-c", SPREAD, path], env=os.environ | flags, cwd=ROOT, check=True)
+        found.append(np.load(path))
+    for name in found[0]:
+        np.testing.assert_array_equal(found[0][name], found[1][name], name)

@@ -48,6 +48,7 @@ USAGE_CODES = frozenset(
         "VOTES-TARGET",
         "NEW-MODEL",
         "COMPILE-CACHE",
+        "DEVICE",
     }
 )
 """Codes of input errors that only another command line mends."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from bayesscale.cli import demonstrating, describing, fitting, newmodel, passk, reading, resampling, simulating
 from bayesscale.cli.compile_cache import VARIABLE, keep_programs
+from bayesscale.cli.device import Device, use_device
 from bayesscale.cli.options import EXIT_CODES
 
 app = typer.Typer(
@@ -36,10 +39,14 @@ def options(
         envvar=VARIABLE,
         help="Keep compiled programs in your cache folder (private): later commands start several times faster.",
     ),
+    device: Annotated[
+        Device, typer.Option("--device", help="Where to compute; auto takes an accelerator where jax finds one.")
+    ] = Device.auto,
 ) -> None:
     """Probabilistic scaling laws for language-model evaluation logs: posteriors, compared by what they predict."""
     if compile_cache:
         keep_programs()
+    use_device(device)
 
 
 app.command("fit", epilog=fitting.EPILOG)(fitting.fit)

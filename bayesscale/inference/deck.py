@@ -1,23 +1,26 @@
 """The deck: posteriors in lanes, between chunks.
 
-A *unit* is one posterior on its way: started over-dispersed around every mode, adapted in phases, then drawn from. The `Deck`
-holds the units that are being advanced, a slot of `chains` lanes each; after each chunk the host collects what was drawn,
-pools step sizes and metrics over a unit's chains, and hands freed slots to the next units. Everything is done for all slots
-at once: a loop in Python over a thousand units costs more than sampling them.
+A *unit* is one posterior on its way: started over-dispersed around every mode, adapted in phases, drawn from, and judged. One
+that does not converge goes on in the same deck, longer and with smaller steps. The `Deck` holds the units that are being
+advanced, a slot of `chains` lanes each; after each chunk the host collects what was drawn, pools step sizes and metrics over a
+unit's chains, and hands freed slots to the next units. Everything is done for all slots at once: a loop in Python over a
+thousand units costs more than sampling them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesscale.inference.devices import count_devices, over_devices
+from bayesscale.inference.diagnostics import converged
 from bayesscale.inference.lanes import Kernel, Lanes, Task, kernel_of
+from bayesscale.inference.placement import Start, first_log_step, pull_back, spread_out, updated_metric
 from bayesscale.inference.settings import Sampler
-from bayesscale.inference.start import Mode
 from bayesscale.model import Target
 
 type Arrays = Mapping[str, NDArray]
@@ -25,15 +28,11 @@ type Arrays = Mapping[str, NDArray]
 SPARE = 8
 """Lanes at the end that stay empty. Compiled loops may treat their last few elements apart from the rest and round them
 otherwise; a unit in those lanes would get other draws than in any other place."""
-SEPARATE, NEGLIGIBLE = 3.0, 5.0
-"""Maxima are distinct beyond this many whitened units, and count within this many nats of the best one's Laplace mass."""
-SHRINKAGE = 10.0
-"""Draws that the identity counts for when the metric is updated."""
 FIELDS = ("log_density", "energy", "diverged", "leapfrogs", "accept", "saturated")
-
-
 NARROW = 40
 """Lanes of a deck for few chains. Draws are the same to the last bit in both (tested)."""
+TOGETHER = 16
+"""Units judged together: one by one, judging takes as long as a chunk."""
 
 
 def deck_width(chains: int, widest: int) -> int:
@@ -41,105 +40,40 @@ def deck_width(chains: int, widest: int) -> int:
     return min(NARROW, widest) if chains <= NARROW - SPARE else widest
 
 
-def spread_out(whiten: NDArray, x: NDArray) -> NDArray:
-    """W x for x (unit, chain, ..., coord), W (unit, coord, coord) or its diagonal (unit, coord)."""
-    if whiten.ndim == 2:
-        return x * whiten.reshape(len(whiten), *(1,) * (x.ndim - 2), -1)
-    return np.einsum("uij,u...j->u...i", whiten, x)
+class Drawn(NamedTuple):
+    """What units left the deck with: x (unit, chain, draw, coord), statistics (unit, chain, draw), and whether all was drawn."""
 
-
-def pull_back(whiten: NDArray, offset: NDArray) -> NDArray:
-    """Solve W x = offset for offset (unit, chain, coord)."""
-    if whiten.ndim == 2:
-        return offset / whiten[:, None]
-    return np.swapaxes(np.linalg.solve(whiten, np.swapaxes(offset, 1, 2)), 1, 2)
-
-
-def first_log_step(size: int) -> float:
-    """A step size that suits a standard normal of this many coordinates."""
-    return float(np.log(0.8 * size**-0.25))
-
-
-def separate_modes(modes: Mode) -> tuple[NDArray, NDArray]:
-    """Which starts reached distinct maxima with mass: (unit, start) order of the starts, best first, and whether each counts.
-
-    A maximum counts when it lies more than `SEPARATE` whitened units from the better ones that count and its Laplace mass is
-    within a factor exp(-`NEGLIGIBLE`) of the best one's.
-    """
-    values, places, maps = (np.asarray(array) for array in (modes.log_density, modes.u, modes.whiten))
-    units, starts = values.shape
-    order = np.argsort(np.where(np.isfinite(values), -values, np.inf), axis=1, kind="stable")
-    counts = np.zeros((units, starts), bool)
-    counts[:, 0] = True
-    if starts == 1:
-        return order, counts
-    rows = np.arange(units)[:, None]
-    value, place, whiten = values[rows, order], places[rows, order], maps[rows, order]
-    mass = value + np.linalg.slogdet(whiten)[1]
-    for j in range(1, starts):
-        near = np.zeros(units, bool)
-        for c in range(j):
-            distance = np.linalg.norm(pull_back(whiten[:, c], (place[:, j] - place[:, c])[:, None])[:, 0], axis=1)
-            near |= counts[:, c] & ~(distance > SEPARATE)
-        counts[:, j] = ~near & np.isfinite(value[:, j]) & (mass[:, j] >= mass[:, 0] - NEGLIGIBLE)
-    return order, counts
-
-
-def first_positions(modes: Mode, keys: NDArray, sampler: Sampler) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """Place every unit's chains over-dispersed around all its modes.
-
-    Returns centre (unit, coord), whitening map, positions (unit, chain, coord) and the number of modes (unit,).
-    """
-    order, counts = separate_modes(modes)
-    units, index = np.arange(len(order)), order[:, 0]
-    places = np.asarray(modes.u)
-    centre, whiten = places[units, index], np.asarray(modes.whiten)[units, index].copy()
-    number = counts.sum(axis=1)
-    # Chain c starts at the c-th mode that counts, in turn.
-    ranked = np.argsort(~counts, axis=1, kind="stable")
-    turn = np.arange(sampler.chains)[None] % number[:, None]
-    start = np.take_along_axis(order, np.take_along_axis(ranked, turn, axis=1), axis=1)
-    offset = pull_back(whiten, places[units[:, None], start] - centre[:, None])
-    shape = (sampler.chains, centre.shape[1])
-    noise = np.stack([np.random.default_rng(key.astype(np.uint32)).standard_t(4, size=shape) for key in keys])
-    return centre, whiten, offset + np.clip(sampler.spread * noise, -4.0, 4.0), number
-
-
-def updated_metric(whiten: NDArray, recent: NDArray) -> tuple[NDArray, NDArray]:
-    """Whiten once more by the covariance of recent draws (unit, draw, coord), shrunk to the identity; the maps and the change."""
-    n, p = recent.shape[1:]
-    if whiten.ndim == 2:
-        root = np.sqrt((n * recent.var(axis=1) + SHRINKAGE) / (n + SHRINKAGE))
-        return whiten * root, root
-    centred = recent - recent.mean(axis=1, keepdims=True)
-    covariance = np.swapaxes(centred, 1, 2) @ centred / (n - 1)
-    covariance[~np.isfinite(covariance).all(axis=(1, 2))] = np.eye(p)
-    # By eigenvalues, floored: a posterior gone astray has a covariance that rounding leaves without a Cholesky factor.
-    values, vectors = np.linalg.eigh((n * covariance + SHRINKAGE * np.eye(p)) / (n + SHRINKAGE))
-    root = vectors * np.sqrt(np.maximum(values, 1e-12 * values[:, -1:]))[:, None, :]
-    return whiten @ root, root
+    units: NDArray
+    x: NDArray
+    stats: dict[str, NDArray]
+    finished: NDArray
 
 
 class Deck:
     """The lanes and what lies in them. Host arrays are (..., lane), mutated between chunks only."""
 
-    def __init__(self, target: Target, columns: Arrays, keys: NDArray, modes: Mode, sampler: Sampler) -> None:
+    def __init__(self, target: Target, columns: Arrays, keys: NDArray, start: Start, sampler: Sampler) -> None:
         self.columns, self.keys, self.sampler = columns, keys, sampler
         self.kernel: Kernel = kernel_of(target, sampler.steps, max(sampler.max_depth, sampler.deepest))
+        self.tiers = [sampler]
+        for _ in range(sampler.tiers):
+            self.tiers.append(self.tiers[-1].stronger())
         units, p, chains = len(keys), target.dimension, sampler.chains
-        self.phases = np.array([*sampler.warmup, sampler.draws])
-        self.limit = max(4, -(-sampler.patience * int(self.phases.sum()) // sampler.steps))
+        self.start = Start(*(part.copy() for part in start))
+        self.tier, self.waiting, self.unjudged = np.zeros(units, int), np.arange(units), [[] for _ in self.tiers]
+        self.settled = 0
+        self.results = {"u": np.full((units, chains, sampler.draws, p), np.nan), "finished": np.zeros(units, bool)}
+        self.results |= {name: np.full((units, chains, sampler.draws), np.nan) for name in FIELDS}
 
-        self.centre, self.whiten, self.x, self.modes = first_positions(modes, keys, sampler)
-        self.log_step = np.full(units, first_log_step(p))
-        self.draws = np.full((units, chains, sampler.draws, p), np.nan)
-        self.stats = {name: np.full((units, chains, sampler.draws), np.nan) for name in FIELDS}
-        self.finished = np.zeros(units, bool)
-
-        slots = max(1, (deck_width(units * chains, sampler.lanes) - SPARE) // chains)
-        lanes = -(-slots * chains // SPARE) * SPARE + SPARE
+        devices = count_devices()
+        self.lay_out(deck_width(-(-units * chains // devices), sampler.lanes))
+        lanes, slots = devices * self.width, min(units, devices * self.slots_per_device)
         self.unit, self.phase, self.chunks = np.full(slots, -1), np.zeros(slots, int), np.zeros(slots, int)
-        self.recent = np.zeros((slots, chains, max(sampler.warmup, default=1), p))
+        # Where units stand: the metric and the step size of this phase.
+        self.whiten, self.x, self.log_step = (part[np.zeros(slots, int)].copy() for part in start[1:])
+        longest = max(phases_of(sampler))
+        self.drawn_x = np.zeros((slots, chains, longest, p))
+        self.drawn = {name: np.zeros((slots, chains, longest)) for name in FIELDS}
         self.lane_key, self.salt = np.zeros((2, lanes), np.uint32), np.zeros(lanes, np.int32)
         self.lane_x, self.lane_log_step = np.zeros((p, lanes)), np.zeros(lanes)
         shape = (p,) if self.whiten.ndim == 2 else (p, p)
@@ -155,47 +89,97 @@ class Deck:
         self.lanes: Lanes | None = None
         self.changed = np.zeros(lanes, bool)
 
+    @property
+    def done(self) -> bool:
+        """Whether every unit has been settled."""
+        return self.settled == len(self.tier)
+
+    def lay_out(self, width: int) -> None:
+        """Fix the lanes and slots of each device; every device keeps spare lanes at its end."""
+        chains = self.sampler.chains
+        self.width = -(-max(chains, width - SPARE) // SPARE) * SPARE + SPARE
+        self.slots_per_device = (self.width - SPARE) // chains
+
     def lanes_of(self, slots: NDArray) -> NDArray:
         """Lanes of these slots, (slot, chain)."""
-        return slots[:, None] * self.sampler.chains + np.arange(self.sampler.chains)
+        device, slot = np.divmod(slots, self.slots_per_device)
+        return (device * self.width + slot * self.sampler.chains)[:, None] + np.arange(self.sampler.chains)
 
-    def place(self, slots: NDArray, units: NDArray, phase: NDArray) -> None:
-        """Put units, at their current positions and in these phases, into slots."""
-        chains, lanes = self.sampler.chains, self.lanes_of(slots).ravel()
+    def slots_of(self, lanes: NDArray) -> tuple[NDArray, NDArray]:
+        """Slot and chain of lanes that are in use."""
+        device, lane = np.divmod(lanes, self.width)
+        slot, chain = np.divmod(lane, self.sampler.chains)
+        return device * self.slots_per_device + slot, chain
+
+    def settings(self, slots: NDArray, values: Any) -> NDArray:
+        """One value per slot, by the tier of its unit."""
+        return np.array([values(tier) for tier in self.tiers])[self.tier[self.unit[slots]]]
+
+    def place(self, slots: NDArray) -> None:
+        """Hand the slots' units, at their positions and in their phases, to the lanes."""
+        chains, lanes, units, phase = (
+            self.sampler.chains,
+            self.lanes_of(slots).ravel(),
+            self.unit[slots],
+            self.phase[slots],
+        )
         owner = np.repeat(units, chains)
-        self.unit[slots], self.phase[slots] = units, phase
-        self.task["centre"][:, lanes] = self.centre[owner].T
-        self.task["whiten"][..., lanes] = np.moveaxis(self.whiten[owner], 0, -1)
+        self.task["centre"][:, lanes] = self.start.centre[owner].T
+        self.task["whiten"][..., lanes] = np.moveaxis(np.repeat(self.whiten[slots], chains, axis=0), 0, -1)
         for name, column in self.columns.items():
             self.rows[name][..., lanes] = np.moveaxis(column[owner], 0, -1)
-        self.task["wanted"][lanes] = np.repeat(self.phases[phase], chains)
-        self.task["adapting"][lanes] = np.repeat(phase < len(self.phases) - 1, chains)
+        wanted = self.wanted(slots)
+        self.task["wanted"][lanes] = np.repeat(wanted, chains)
+        self.task["adapting"][lanes] = np.repeat(~self.last_phase(slots), chains)
+        self.task["target_accept"][lanes] = np.repeat(self.settings(slots, lambda s: s.target_accept), chains)
+        self.task["max_depth"][lanes] = np.repeat(self.settings(slots, lambda s: s.max_depth), chains)
         # A stronger tier asks for other numbers of draws, which salts its randomness too.
-        self.salt[lanes] = np.repeat((16 * self.sampler.draws + phase) * chains, chains) + np.tile(
-            np.arange(chains), len(units)
-        )
+        salt = (16 * self.settings(slots, lambda s: s.draws) + phase) * chains
+        self.salt[lanes] = np.repeat(salt, chains) + np.tile(np.arange(chains), len(units))
         self.lane_key[:, lanes] = self.keys[owner].T
-        self.lane_x[:, lanes] = self.x[units].reshape(len(lanes), -1).T
-        self.lane_log_step[lanes] = np.repeat(self.log_step[units], chains)
+        self.lane_x[:, lanes] = self.x[slots].reshape(len(lanes), -1).T
+        self.lane_log_step[lanes] = np.repeat(self.log_step[slots], chains)
         self.changed[lanes] = True
+        self.reserve(int(wanted.max()))
 
-    def enter(self, waiting: NDArray) -> NDArray:
-        """Fill empty slots with waiting units; those that still wait are returned."""
-        free = np.flatnonzero(self.unit < 0)[: len(waiting)]
-        entering = waiting[: len(free)]
+    def wanted(self, slots: NDArray) -> NDArray:
+        """Trajectories each slot's phase takes."""
+        table = [phases_of(tier) for tier in self.tiers]
+        return np.array(
+            [table[t][phase] for t, phase in zip(self.tier[self.unit[slots]], self.phase[slots], strict=True)]
+        )
+
+    def last_phase(self, slots: NDArray) -> NDArray:
+        """Whether slots are past their warm-up."""
+        return self.phase[slots] == self.settings(slots, lambda s: len(s.warmup))
+
+    def reserve(self, draws: int) -> None:
+        """Make room for so many draws."""
+        more = draws - self.drawn_x.shape[2]
+        if more > 0:
+            self.drawn_x = np.pad(self.drawn_x, ((0, 0), (0, 0), (0, more), (0, 0)))
+            self.drawn = {name: np.pad(values, ((0, 0), (0, 0), (0, more))) for name, values in self.drawn.items()}
+
+    def enter(self) -> None:
+        """Fill empty slots with waiting units."""
+        free = np.flatnonzero(self.unit < 0)[: len(self.waiting)]
         if len(free):
-            self.chunks[free] = 0
-            self.place(free, entering, np.zeros(len(free), int))
-        return waiting[len(free) :]
+            units, self.waiting = self.waiting[: len(free)], self.waiting[len(free) :]
+            self.unit[free], self.phase[free], self.chunks[free] = units, 0, 0
+            self.whiten[free], self.x[free], self.log_step[free] = (part[units] for part in self.start[1:])
+            self.place(free)
 
     def run(self) -> tuple[Any, NDArray, NDArray, NDArray]:
         """Advance one chunk: what was emitted, draws per lane before and after, and averaged log step sizes."""
         # Copies: jax may read a host array after the call returns, and these are written to between chunks.
-        task = Task(**jax.tree.map(np.copy, self.task), columns=jax.tree.map(np.copy, self.rows))  # pyright: ignore[reportArgumentType]
+        columns = jax.tree.map(np.copy, self.rows)
+        task = over_devices(Task(**jax.tree.map(np.copy, self.task), columns=columns))  # pyright: ignore[reportArgumentType]
         if self.changed.any():
-            new = (self.lane_key.copy(), self.salt.copy(), self.lane_x.copy(), self.lane_log_step.copy(), task)
-            lanes = self.kernel.blank(*new) if self.lanes is None else self.lanes
-            self.lanes = self.kernel.refill(lanes, self.changed.copy(), *new)
+            new = over_devices(tuple(map(np.copy, (self.lane_key, self.salt, self.lane_x, self.lane_log_step))))
+            kernel, old = self.kernel, self.lanes
+            self.lanes = (
+                kernel.fill(*new) if old is None else kernel.refill(old, over_devices(self.changed.copy()), *new)
+            )
             self.changed[:] = False
         lanes = self.lanes
         assert lanes is not None  # the first units have just been placed
@@ -212,51 +196,128 @@ class Deck:
         """Take finished draws out of a chunk."""
         place = before + np.cumsum(emitted.done, axis=0) - 1
         step, lane = np.nonzero(emitted.done)
-        draw, (slot, chain) = place[step, lane].astype(int), np.divmod(lane, self.sampler.chains)
-        final = self.phase[slot] == len(self.phases) - 1
-        early = ~final
-        self.recent[slot[early], chain[early], draw[early]] = emitted.x[step[early], :, lane[early]]
-        to = (self.unit[slot[final]], chain[final], draw[final])
-        self.draws[to] = emitted.x[step[final], :, lane[final]]
+        slot, chain = self.slots_of(lane)
+        to = (slot, chain, place[step, lane].astype(int))
+        self.drawn_x[to] = emitted.x[step, :, lane]
         for name in FIELDS:
-            self.stats[name][to] = getattr(emitted, name)[step[final], lane[final]]
+            self.drawn[name][to] = getattr(emitted, name)[step, lane]
 
     def next_phase(self, slots: NDArray, log_step_mean: NDArray) -> None:
         """Pool step sizes over chains; unless warm-up is over, whiten once more by the covariance of the draws."""
-        phases = self.phase[slots].copy()
-        for phase in np.unique(phases):
-            group = slots[phases == phase]
-            units, wanted = self.unit[group], self.phases[phase]
-            self.log_step[units] = log_step_mean[self.lanes_of(group)].mean(axis=1)
-            self.x[units] = self.recent[group][:, :, wanted - 1]
-            if phase < len(self.phases) - 2:
-                recent = self.recent[group][:, :, wanted // 2 : wanted]
+        self.log_step[slots] = log_step_mean[self.lanes_of(slots)].mean(axis=1)
+        wanted, again = self.wanted(slots), self.phase[slots] < self.settings(slots, lambda s: len(s.warmup) - 1)
+        for number in np.unique(wanted):
+            group = slots[wanted == number]
+            self.x[group] = self.drawn_x[group, :, number - 1]
+            group = slots[(wanted == number) & again]
+            if len(group):
+                recent = self.drawn_x[group, :, number // 2 : number]
                 pooled = recent.reshape(len(group), -1, recent.shape[-1])
-                self.whiten[units], root = updated_metric(self.whiten[units], pooled)
-                self.x[units] = pull_back(root, self.x[units])
-                self.log_step[units] = first_log_step(recent.shape[-1])
-            self.place(group, units, np.full(len(group), phase + 1))
+                self.whiten[group], root = updated_metric(self.whiten[group], pooled)
+                self.x[group] = pull_back(root, self.x[group])
+                self.log_step[group] = first_log_step(recent.shape[-1])
+        self.phase[slots] += 1
+        self.place(slots)
 
-    def advance(self) -> NDArray:
-        """Run a chunk and move units on; returns those that left the deck."""
+    def narrow(self) -> None:
+        """Move the last few units to a narrow deck."""
+        held = np.flatnonzero(self.unit >= 0)
+        if self.lanes is None or len(self.waiting) or self.width <= NARROW:
+            return
+        slots = count_devices() * ((NARROW - SPARE) // self.sampler.chains)
+        if len(held) > slots:
+            return
+        kept = np.concatenate([held, np.flatnonzero(self.unit < 0)[: slots - len(held)]])
+        old = self.lanes_of(kept).ravel()
+        self.lay_out(NARROW)
+        # Lanes in no slot come from the last one, which is spare.
+        lanes = np.full(count_devices() * self.width, len(self.salt) - 1)
+        lanes[self.lanes_of(np.arange(len(kept))).ravel()] = old
+        self.lanes = over_devices(jax.tree.map(lambda a: np.asarray(a)[..., lanes], self.lanes))
+        self.task, self.rows = ({name: a[..., lanes] for name, a in host.items()} for host in (self.task, self.rows))
+        for name in ("lane_key", "salt", "lane_x", "lane_log_step", "changed"):
+            setattr(self, name, getattr(self, name)[..., lanes])
+        for name in ("unit", "phase", "chunks", "whiten", "x", "log_step", "drawn_x"):
+            setattr(self, name, getattr(self, name)[kept])
+        self.drawn = {name: values[kept] for name, values in self.drawn.items()}
+
+    def advance(self) -> None:
+        """Run a chunk and move units on."""
+        self.enter()
+        self.narrow()
         emitted, before, drawn, log_step_mean = self.run()
         self.collect(emitted, before)
-        held = self.unit >= 0
+        held = np.flatnonzero(self.unit >= 0)
         self.chunks[held] += 1
-        lanes = self.lanes_of(np.arange(len(self.unit)))
-        done = held & (drawn[lanes] >= self.task["wanted"][lanes]).all(axis=1)
-        last = self.phase == len(self.phases) - 1
-        leaving = np.flatnonzero((done & last) | (held & ~done & (self.chunks >= self.limit)))
-        self.finished[self.unit[leaving]] = done[leaving]
-        moving = np.flatnonzero(done & ~last)
-        if len(moving):
-            self.next_phase(moving, log_step_mean)
-        units = self.unit[leaving]
-        self.unit[leaving] = -1
-        self.task["wanted"][self.lanes_of(leaving).ravel()] = 0
-        return units
+        lanes = self.lanes_of(held)
+        done, last = (drawn[lanes] >= self.task["wanted"][lanes]).all(axis=1), self.last_phase(held)
+        patience = self.settings(held, chunks_allowed)
+        leaving = (done & last) | (~done & (self.chunks[held] >= patience))
+        if (done & ~last).any():
+            self.next_phase(held[done & ~last], log_step_mean)
+        if leaving.any():
+            self.leave(held[leaving], done[leaving], drawn)
+        left = sum(len(part.units) for parts in self.unjudged for part in parts)
+        if left >= TOGETHER or (left and not len(self.waiting)):
+            self.judge()
 
-    def results(self) -> dict[str, NDArray]:
-        """Draws on the model's own axis and statistics, (unit, chain, draw[, coord]); NaN where the budget ran out."""
-        u = self.centre[:, None, None] + spread_out(self.whiten, self.draws)
-        return {"u": u, **self.stats, "finished": self.finished, "modes": self.modes}
+    def leave(self, slots: NDArray, done: NDArray, drawn: NDArray) -> None:
+        """Take units out of their slots."""
+        tier = self.tier[self.unit[slots]]
+        for t in np.unique(tier):
+            group, finished = slots[tier == t], done[tier == t]
+            number = self.tiers[t].draws
+            missing = ~finished[:, None, None] & (np.arange(number) >= drawn[self.lanes_of(group)][..., None])
+            # A unit out of patience may not have come to its last phase.
+            missing |= ~self.last_phase(group)[:, None, None]
+            self.reserve(number)
+            x = np.where(missing[..., None], np.nan, self.drawn_x[group, :, :number])
+            stats = {name: np.where(missing, np.nan, values[group, :, :number]) for name, values in self.drawn.items()}
+            self.unjudged[t].append(Drawn(self.unit[group], x, stats, finished))
+            self.start.whiten[self.unit[group[finished]]] = self.whiten[group[finished]]
+        self.unit[slots] = -1
+        self.task["wanted"][self.lanes_of(slots).ravel()] = 0
+
+    def judge(self) -> None:
+        """Record what left; units that have not converged wait for the next tier."""
+        for t, parts in enumerate(self.unjudged):
+            if not parts:
+                continue
+            units, x, finished = (
+                np.concatenate([getattr(part, name) for part in parts]) for name in ("units", "x", "finished")
+            )
+            stats = {name: np.concatenate([part.stats[name] for part in parts]) for name in FIELDS}
+            u = self.start.centre[units, None, None] + spread_out(self.start.whiten[units], x)
+            for name, values in {"u": u, **stats}.items():
+                self.results[name][units] = values[:, :, :: values.shape[2] // self.sampler.draws]
+            self.results["finished"][units] = finished
+            # Judged by the draws that are returned, thinned to the same number in all tiers.
+            good = converged(self.results["u"][units], stats["diverged"], finished)
+            again = ~good & (t + 1 < len(self.tiers))
+            self.go_on(units[again], x[again], finished[again])
+            self.settled += int((~again).sum())
+        self.unjudged = [[] for _ in self.tiers]
+
+    def go_on(self, units: NDArray, x: NDArray, finished: NDArray) -> None:
+        """Send units to their next tier: from where their chains ended, whitened by the covariance of all draws.
+
+        About each chain's own mean, so that one that has gone elsewhere does not blow up the metric. What did not finish starts
+        anew.
+        """
+        self.tier[units] += 1
+        self.waiting = np.concatenate([self.waiting, units])
+        units, x = units[finished], x[finished]
+        if len(units):
+            centred = (x - x.mean(axis=2, keepdims=True)).reshape(len(units), -1, x.shape[-1])
+            self.start.whiten[units], root = updated_metric(self.start.whiten[units], centred)
+            self.start.x[units] = pull_back(root, x[:, :, -1])
+
+
+def phases_of(sampler: Sampler) -> tuple[int, ...]:
+    """Trajectories of each phase: warm-up, then the draws."""
+    return (*sampler.warmup, sampler.draws)
+
+
+def chunks_allowed(sampler: Sampler) -> int:
+    """Chunks after which a unit is given up."""
+    return max(4, -(-sampler.patience * sum(phases_of(sampler)) // sampler.steps))

@@ -140,3 +140,23 @@ def bfmi(energy: Draws) -> NDArray[np.float64]:
     change = np.diff(energy, axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return (change**2).sum(-1) / ((energy - energy.mean(-1, keepdims=True)) ** 2).sum(-1)
+
+
+RHAT_PASS, ESS_PASS = 1.01, 400.0
+SHARE_PASS = 0.4
+"""Effective draws asked for per draw, where there are too few draws for `ESS_PASS`."""
+DIVERGENT_PASS = 0.01
+"""A posterior passes below this share of divergent draws."""
+
+
+def converged(u: NDArray, diverged: NDArray, finished: NDArray) -> NDArray:
+    """(unit,) whether every coordinate passes R-hat and both effective sample sizes, and few draws diverge.
+
+    Draws u are (unit, chain, draw, coord), `diverged` (unit, chain, draw), `finished` (unit,).
+    """
+    draws = np.moveaxis(u, -1, 1)
+    enough = min(ESS_PASS, SHARE_PASS * draws.shape[2] * draws.shape[3])
+    measured = measure(draws)
+    with np.errstate(invalid="ignore"):
+        good = (measured.rhat <= RHAT_PASS) & (measured.ess_bulk >= enough) & (measured.ess_tail >= enough)
+        return finished & good.all(axis=1) & (np.mean(diverged, axis=(1, 2)) < DIVERGENT_PASS)

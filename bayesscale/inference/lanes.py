@@ -50,6 +50,7 @@ class Lanes(NamedTuple):
     key: jax.Array  # (2, lane) words of the unit's key
     salt: jax.Array  # tells a unit's chains and phases apart
     chunk: jax.Array  # chunks since the lane was filled: the counter of its random stream
+    fresh: jax.Array  # just filled: where it stands has not been evaluated yet
     drawn: jax.Array  # trajectories finished since the phase began
     tip: End  # where the next leapfrog starts
     left: End  # ends of the tree
@@ -173,8 +174,7 @@ def draw_noise(lanes: Lanes, steps: int) -> Noise:
     """Draw a chunk's random numbers, step axis first. Coins are the low bits of the first momentum's words."""
     size, count = len(lanes.r_sum), lanes.r_sum.shape[-1]
     counter = jnp.arange(steps * (size + 2), dtype=jnp.uint32).reshape(steps, size + 2, 1)
-    # The first counters after a fill are those of its first momenta.
-    begin = lanes.chunk.astype(jnp.uint32) * np.uint32(steps * (size + 2)) + np.uint32(size)
+    begin = lanes.chunk.astype(jnp.uint32) * np.uint32(steps * (size + 2))
     words = random_words(lanes.key, lanes.salt, jnp.broadcast_to(counter, (*counter.shape[:2], count)) + begin)
     dtype = lanes.r_sum.dtype
     uniforms = (words[:, size:].astype(dtype) + 0.5) * 2.0**-32
@@ -198,10 +198,14 @@ def value_and_gradient(density: Density, x: jax.Array, task: Task) -> tuple[jax.
 
 
 def advance(lanes: Lanes, noise: Noise, task: Task, *, density: Density) -> tuple[Lanes, Emitted]:
-    """Take one leapfrog; finish the subtree, the tree and the draw where they end with it."""
+    """Take one leapfrog; finish the subtree, the tree and the draw where they end with it.
+
+    A fresh lane stays where it is and its tree ends there: the next trajectory starts with the density known, and the density
+    is compiled at this one place.
+    """
     # leapfrog
     x, r, g = lanes.tip
-    step = jnp.exp(lanes.log_step) * jnp.where(lanes.forward, 1.0, -1.0)
+    step = jnp.exp(lanes.log_step) * jnp.where(lanes.fresh, 0.0, jnp.where(lanes.forward, 1.0, -1.0))
     half = r + 0.5 * step * g
     x = x + step * half
     value, g = value_and_gradient(density, x, task)
@@ -213,11 +217,11 @@ def advance(lanes: Lanes, noise: Noise, task: Task, *, density: Density) -> tupl
     leapfrogs = lanes.leapfrogs + 1
 
     # the leaf joins its subtree
-    fresh = lanes.leaf == 0
-    sub_weight = jnp.where(fresh, 0.0, lanes.sub_weight) + weight
-    take_leaf = noise.leaf * sub_weight < weight
+    first_leaf = lanes.leaf == 0
+    sub_weight = jnp.where(first_leaf, 0.0, lanes.sub_weight) + weight
+    take_leaf = (noise.leaf * sub_weight < weight) | lanes.fresh
     sub_proposal = choose(take_leaf, (x, g, value), lanes.sub_proposal)
-    sub_r_sum = jnp.where(fresh, r, lanes.sub_r_sum + r)
+    sub_r_sum = jnp.where(first_leaf, r, lanes.sub_r_sum + r)
 
     # balanced subtrees that end here
     first, last = checkpoint_range(lanes.leaf)
@@ -233,28 +237,30 @@ def advance(lanes: Lanes, noise: Noise, task: Task, *, density: Density) -> tupl
     broken = turned | diverged
     sub_done = broken | (lanes.leaf + 1 == 1 << lanes.depth)
     whole = sub_done & ~broken
-    take_subtree = whole & (noise.tree * lanes.weight < sub_weight)
+    take_subtree = (whole & (noise.tree * lanes.weight < sub_weight)) | lanes.fresh
     proposal = choose(take_subtree, sub_proposal, lanes.proposal)
     tip = (x, r, g)
     left, right = choose(whole & ~lanes.forward, tip, lanes.left), choose(whole & lanes.forward, tip, lanes.right)
     r_sum = jnp.where(whole, lanes.r_sum + sub_r_sum, lanes.r_sum)
     turning = is_turning(left[1], right[1], r_sum)
     depth = lanes.depth + sub_done
-    tree_done = sub_done & (broken | turning | (depth >= task.max_depth))
+    tree_done = lanes.fresh | (sub_done & (broken | turning | (depth >= task.max_depth)))
+    counts = tree_done & ~lanes.fresh
 
     # next leaf, next subtree or next trajectory
     forward = jnp.where(sub_done, noise.coins, lanes.forward)
     momentum = noise.momentum.astype(x.dtype)
     start = (proposal[0], momentum, proposal[1])
     onward = choose(sub_done, choose(forward, right, left), tip)
-    adapting = tree_done & task.adapting & (lanes.drawn < task.wanted)
+    adapting = counts & task.adapting & (lanes.drawn < task.wanted)
     step_state = (lanes.log_step, lanes.log_step_mean, lanes.error_mean)
     step_state = choose(adapting, adapt_step(lanes, accept_sum / leapfrogs, task.target_accept), step_state)
     moved = Lanes(
         key=lanes.key,
         salt=lanes.salt,
         chunk=lanes.chunk,
-        drawn=lanes.drawn + tree_done,
+        fresh=jnp.zeros_like(lanes.fresh),
+        drawn=lanes.drawn + counts,
         tip=choose(tree_done, start, onward),
         left=choose(tree_done, start, left),
         right=choose(tree_done, start, right),
@@ -279,7 +285,7 @@ def advance(lanes: Lanes, noise: Noise, task: Task, *, density: Density) -> tupl
         shrink_to=lanes.shrink_to,
     )
     emitted = Emitted(
-        done=tree_done & (lanes.drawn < task.wanted),
+        done=counts & (lanes.drawn < task.wanted),
         x=proposal[0],
         log_density=proposal[2],
         energy=lanes.energy,
@@ -301,23 +307,17 @@ def run_steps(lanes: Lanes, task: Task, *, density: Density, steps: int) -> tupl
     return lanes._replace(chunk=lanes.chunk + 1), emitted
 
 
-def fill_lanes(
-    key: jax.Array, salt: jax.Array, x: jax.Array, log_step: jax.Array, task: Task, *, density: Density, deepest: int
-) -> Lanes:
-    """Set up lanes at positions x (coord, lane), each at the start of a trajectory."""
-    value, g = value_and_gradient(density, x, task)
-    zero = jnp.zeros_like(value)
-    flag, count = jnp.zeros(value.shape, bool), jnp.zeros(value.shape, jnp.int32)
+def fill_lanes(key: jax.Array, salt: jax.Array, x: jax.Array, log_step: jax.Array, *, deepest: int) -> Lanes:
+    """Set up fresh lanes at positions x (coord, lane)."""
+    zero, nothing = jnp.zeros_like(log_step), jnp.zeros_like(x)
+    flag, count = jnp.zeros(zero.shape, bool), jnp.zeros(zero.shape, jnp.int32)
     blank = jnp.zeros((max(deepest - 1, 1), *x.shape), x.dtype)
-    counter = jnp.broadcast_to(jnp.arange(len(x), dtype=jnp.uint32)[:, None], x.shape)
-    momentum = normals(random_words(key, salt, counter), x.dtype)
-    end, point = (x, momentum, g), (x, g, value)
+    end, point = (x, nothing, nothing), (x, nothing, zero)
     return Lanes(
-        key=key, salt=salt, chunk=count, drawn=count, tip=end, left=end, right=end, proposal=point, weight=zero + 1.0,
-        r_sum=momentum, energy=0.5 * dot(momentum, momentum) - value, depth=count, forward=flag, leaf=count,
-        sub_proposal=point, sub_weight=zero, sub_r_sum=momentum, turned=flag, checkpoint_r=blank, checkpoint_sum=blank,
-        accept_sum=zero, leapfrogs=count, log_step=log_step, log_step_mean=log_step, error_mean=zero,
-        shrink_to=log_step + math.log(2.0),
+        key=key, salt=salt, chunk=count, fresh=~flag, drawn=count, tip=end, left=end, right=end, proposal=point, weight=zero,
+        r_sum=nothing, energy=zero, depth=count, forward=flag, leaf=count, sub_proposal=point, sub_weight=zero,
+        sub_r_sum=nothing, turned=flag, checkpoint_r=blank, checkpoint_sum=blank, accept_sum=zero, leapfrogs=count,
+        log_step=log_step, log_step_mean=log_step, error_mean=zero, shrink_to=log_step + math.log(2.0),
     )  # fmt: skip
 
 
@@ -328,14 +328,11 @@ def refill_lanes(
     salt: jax.Array,
     x: jax.Array,
     log_step: jax.Array,
-    task: Task,
     *,
-    density: Density,
     deepest: int,
 ) -> Lanes:
     """Set up the lanes that changed, and leave the others."""
-    fresh = fill_lanes(key, salt, x, log_step, task, density=density, deepest=deepest)
-    return choose(changed, fresh, lanes)
+    return choose(changed, fill_lanes(key, salt, x, log_step, deepest=deepest), lanes)
 
 
 def whitened_density(target: Target, x: jax.Array, task: Task) -> jax.Array:
@@ -352,23 +349,23 @@ def whitened_density(target: Target, x: jax.Array, task: Task) -> jax.Array:
 
 
 class Kernel(NamedTuple):
-    """The functions of a density: lanes with nothing in them, refill some, and run them all for a chunk."""
+    """The functions of a density: fill all lanes, fill those that changed, and run them all for a chunk."""
 
-    blank: Callable[..., Lanes]
+    fill: Callable[..., Lanes]
     refill: Callable[..., Lanes]
     run: Callable[..., tuple[Lanes, Emitted]]
 
 
+@lru_cache(maxsize=8)
+def fillers(deepest: int) -> tuple[Callable[..., Lanes], Callable[..., Lanes]]:
+    """Compile what needs no density, once for all of them."""
+    refill = jax.jit(partial(refill_lanes, deepest=deepest), donate_argnums=0)
+    return jax.jit(partial(fill_lanes, deepest=deepest)), refill
+
+
 def build_kernel(density: Density, *, steps: int, deepest: int) -> Kernel:
     """Compile the kernel for a density of whitened coordinates."""
-    fill = partial(fill_lanes, density=density, deepest=deepest)
-
-    def blank(*arguments: Any) -> Lanes:
-        return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(fill, *arguments))
-
-    refill = partial(refill_lanes, density=density, deepest=deepest)
-    run = partial(run_steps, density=density, steps=steps)
-    return Kernel(blank, jax.jit(refill, donate_argnums=0), jax.jit(run, donate_argnums=0))
+    return Kernel(*fillers(deepest), jax.jit(partial(run_steps, density=density, steps=steps), donate_argnums=0))
 
 
 @lru_cache(maxsize=128)

@@ -7,7 +7,7 @@ on what else is in the batch.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -15,17 +15,12 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesscale.inference import diagnostics
 from bayesscale.inference.deck import Arrays, Deck
+from bayesscale.inference.funnel import Funnel, as_columns, bent, fit_funnel, knots_of, straight_modes, straight_target
+from bayesscale.inference.placement import start_around
 from bayesscale.inference.settings import Progress, Sampler, silent
-from bayesscale.inference.start import Mode, find_modes
+from bayesscale.inference.start import Mode, climb_pinned, find_modes
 from bayesscale.model import Model, Target, target_of
-
-RHAT_PASS, ESS_PASS = 1.01, 400.0
-SHARE_PASS = 0.4
-"""Effective draws asked for per draw, where there are too few draws for `ESS_PASS`."""
-DIVERGENT_PASS = 0.01
-"""A posterior passes below this share of divergent draws."""
 
 
 class Posterior(NamedTuple):
@@ -52,29 +47,6 @@ def unit_key(digest: str, seed: int) -> NDArray[np.uint32]:
     return np.frombuffer(hashlib.sha256(f"{seed}|{digest}".encode()).digest()[:8], np.uint32)
 
 
-def sample_tier(
-    target: Target, columns: Arrays, keys: NDArray, modes: Mode, sampler: Sampler, progress: Progress
-) -> dict[str, NDArray]:
-    """Run one tier over all units; results as of `Deck.results`."""
-    deck, total, finished = Deck(target, columns, keys, modes, sampler), len(keys), 0
-    waiting = np.arange(total)
-    while finished < total:
-        waiting = deck.enter(waiting)
-        finished += len(deck.advance())
-        progress(finished, total)
-    return deck.results()
-
-
-def converged(result: Mapping[str, NDArray]) -> NDArray:
-    """(unit,) whether every coordinate passes R-hat and both effective sample sizes, and few draws diverge."""
-    draws = np.moveaxis(result["u"], -1, 1)
-    enough = min(ESS_PASS, SHARE_PASS * draws.shape[2] * draws.shape[3])
-    measured = diagnostics.measure(draws)
-    with np.errstate(invalid="ignore"):
-        good = (measured.rhat <= RHAT_PASS) & (measured.ess_bulk >= enough) & (measured.ess_tail >= enough)
-        return result["finished"] & good.all(axis=1) & (np.mean(result["diverged"], axis=(1, 2)) < DIVERGENT_PASS)
-
-
 def sample_many(
     model: Model | Target,
     columns: Arrays,
@@ -94,35 +66,45 @@ def sample_many(
     keys = np.stack([unit_key(f"{digest}|{target.name}", seed) for digest in digests])
     columns = {name: np.asarray(column, float if name != "task" else int) for name, column in columns.items()}
     modes = find_modes(target, keys, columns, sampler.starts)
-    total, results, tiers = len(digests), {}, np.zeros(len(digests), int)
-    pending, settings = np.arange(total), sampler
-    for tier in range(sampler.tiers + 1):
-        settled = total - len(pending)
-        report = (lambda done, _: progress(done, total)) if tier == 0 else silent
-        subset = {name: column[pending] for name, column in columns.items()}
-        chosen = jax.tree.map(lambda array: np.asarray(array)[pending], modes)  # noqa: B023
-        batch = sample_tier(target, subset, keys[pending], chosen, settings, report)
-        failed = ~converged(batch)
-        for name, value in batch.items():
-            kept = thinned(value, sampler.draws) if value.ndim > 1 else value
-            results.setdefault(name, kept)[pending] = kept
-        tiers[pending] = tier
-        pending, settings = pending[failed], settings.stronger()
-        progress(max(settled, total - len(pending)), total)
-        if not len(pending):
-            break
+    funnel, sampled, data = None, target, columns
+    if target.pivot is not None and sampler.starts >= FEWEST_KNOTS:
+        funnel = find_funnel(target, columns, modes, sampler.starts)
+        modes, sampled = straight_modes(funnel, target.pivot, modes), straight_target(target)
+        data = {**columns, **as_columns(funnel)}
+    start, distinct = start_around(modes, keys, sampler)
+    deck, total = Deck(sampled, data, keys, start, sampler), len(keys)
+    while not deck.done:
+        deck.advance()
+        progress(deck.settled, total)
+    found = deck.results
+    u = found["u"]
+    if funnel is not None:
+        assert target.pivot is not None
+        u = bent(funnel, target.pivot, u.reshape(total, -1, u.shape[-1])).reshape(u.shape)
     return Posterior(
-        u=restored(target, results["u"], columns),
-        log_density=results["log_density"],
-        energy=results["energy"],
-        diverging=results["diverged"],
-        leapfrogs=results["leapfrogs"],
-        accept=results["accept"],
-        saturated=results["saturated"],
-        finished=results["finished"],
-        distinct_modes=results["modes"],
-        tier=tiers,
+        u=restored(target, u, columns),
+        log_density=found["log_density"],
+        energy=found["energy"],
+        diverging=found["diverged"],
+        leapfrogs=found["leapfrogs"],
+        accept=found["accept"],
+        saturated=found["saturated"],
+        finished=found["finished"],
+        distinct_modes=distinct,
+        tier=deck.tier,
     )
+
+
+FEWEST_KNOTS = 4
+"""Knots a funnel can be seen with; with fewer starts than that it is not looked for."""
+
+
+def find_funnel(target: Target, columns: Arrays, modes: Mode, count: int) -> Funnel:
+    """Fit every unit's funnel; as many knots as starts, so that one compiled program climbs to both."""
+    assert target.pivot is not None
+    best = np.asarray(modes.u)[np.arange(len(modes.u)), np.argmax(modes.log_density, axis=1)]
+    knots = knots_of(count)
+    return fit_funnel(target.pivot, knots, climb_pinned(target, columns, best, knots))
 
 
 @lru_cache(maxsize=128)
@@ -139,8 +121,3 @@ def restored(target: Target, u: NDArray, columns: Arrays) -> NDArray:
     facts = {name: column for name, column in columns.items() if column.ndim == 1}
     own = np.asarray(restoring(target)(u.reshape(len(u), -1, u.shape[-1]), facts)).reshape(u.shape)
     return np.where(np.isfinite(u).all(axis=-1, keepdims=True), own, np.nan)
-
-
-def thinned(values: NDArray, draws: int) -> NDArray:
-    """Keep every k-th draw, so that all tiers return the same number."""
-    return values[:, :, :: values.shape[2] // draws]

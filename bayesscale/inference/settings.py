@@ -13,6 +13,10 @@ def silent(done: int, total: int) -> None:
     """Report nothing."""
 
 
+ONWARD = 100
+"""Trajectories a stronger tier adapts its step size for; it has its metric from the tier before."""
+
+
 @dataclass(frozen=True)
 class Sampler:
     """Settings of the sampler.
@@ -48,12 +52,11 @@ class Sampler:
     keep: int = 250
 
     def stronger(self) -> Sampler:
-        """Return the settings of the next tier: longer, smaller steps, deeper trees, more patience."""
+        """Return the settings of the next tier, which goes on where this one ended: longer, smaller steps, deeper trees."""
         return replace(
             self,
             draws=2 * self.draws,
-            warmup=(*(2 * n for n in self.warmup), 400),
+            warmup=(ONWARD,),
             target_accept=0.5 * (1.0 + self.target_accept),
             max_depth=max(self.max_depth, min(self.max_depth + 1, self.deepest)),
-            patience=2 * self.patience,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,16 +36,16 @@ SMALLEST_CURVATURE = 1e-3
 class Mode(NamedTuple):
     """A local maximum: where, how high, and the whitening map W with (W W^T)^-1 the floored Hessian (or W's diagonal)."""
 
-    u: CoordArray
-    log_density: Scalar
-    whiten: jax.Array
+    u: NDArray
+    log_density: NDArray
+    whiten: NDArray
 
 
-def floored_spectrum(hessian: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Eigenvalues made positive and at least the floor, with their vectors."""
-    safe = jnp.where(jnp.isfinite(hessian), hessian, 0.0) + 0.0 * jnp.eye(hessian.shape[-1])
-    values, vectors = jnp.linalg.eigh(0.5 * (safe + safe.T))
-    return jnp.maximum(jnp.abs(values), SMALLEST_CURVATURE), vectors
+def floored_spectrum(curvature: NDArray) -> tuple[NDArray, NDArray]:
+    """Eigenvalues of matrices (..., coord, coord), made positive and at least the floor, with their vectors."""
+    finite = np.isfinite(curvature).all(axis=(-2, -1), keepdims=True)
+    values, vectors = np.linalg.eigh(np.where(finite, curvature, np.eye(curvature.shape[-1])))
+    return np.maximum(np.abs(values), SMALLEST_CURVATURE), vectors
 
 
 def solve_floored(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -73,19 +73,46 @@ def solve_floored(a: jax.Array, b: jax.Array) -> jax.Array:
     return jax.lax.fori_loop(0, size, substitute, x / pivots)
 
 
-def climb(target: Target, start: jax.Array, columns: Columns) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+def lane_density(target: Target) -> Callable[[jax.Array, Columns], jax.Array]:
+    """Log density (lane,) of u (coord, lane) and columns (..., lane)."""
+    return target.density if target.broadcasts else jax.vmap(target.density, in_axes=-1)
+
+
+def repeated(columns: Columns, times: int) -> dict[str, jax.Array]:
+    """Columns (unit, ...) as (..., lane), so many lanes per unit."""
+    return {name: jnp.repeat(jnp.moveaxis(column, 0, -1), times, axis=-1) for name, column in columns.items()}
+
+
+class Climbed(NamedTuple):
+    """Where climbs ended, each (..., lane): position (coord, lane), density, curvature (coord, coord, lane), arrival."""
+
+    u: jax.Array
+    log_density: jax.Array
+    curvature: jax.Array
+    settled: jax.Array
+
+
+STIFFNESS = 1e6
+"""Curvature that holds a pinned coordinate."""
+
+
+def climb(target: Target, start: jax.Array, columns: Columns, pinned: jax.Array) -> Climbed:
     """Climb from starts (coord, lane) by damped Newton steps; a step that does not climb is taken back and shortened.
 
-    Returns position (coord, lane), log density (lane,) and negative Hessian (coord, coord, lane) there, and whether the climb
-    arrived: another step would gain less than `SETTLED` nats.
+    Where `pinned` (lane,), the target's pivot stays where it starts. The curvature is the negative Hessian; a climb arrived
+    when another step would gain less than `SETTLED` nats.
     """
-    density = target.density if target.broadcasts else jax.vmap(target.density, in_axes=-1)
-    size = len(start)
+    own, size = lane_density(target), len(start)
     identity = jnp.broadcast_to(jnp.eye(size)[:, :, None], (size, *start.shape))
     offsets = DIFFERENCE * jnp.concatenate([jnp.zeros((1, size)), jnp.eye(size), -jnp.eye(size)])[:, :, None]
 
+    def density(u: jax.Array) -> jax.Array:
+        if target.pivot is None:
+            return own(u, columns)
+        return own(u, columns) - jnp.where(pinned, 0.5 * STIFFNESS, 0.0) * (u[target.pivot] - start[target.pivot]) ** 2
+
     def value_and_gradient(u: jax.Array) -> tuple[jax.Array, jax.Array]:
-        value, pull = jax.vjp(lambda u: density(u, columns), u)
+        value, pull = jax.vjp(density, u)
         return value, pull(jnp.ones_like(value))[0]
 
     def measured(u: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -111,16 +138,28 @@ def climb(target: Target, start: jax.Array, columns: Columns) -> tuple[jax.Array
     begin = (start, nowhere, jnp.full(lanes, 1e-2))
     (_, (u, value, gradient, curvature), _), _ = jax.lax.scan(step, begin, None, length=ITERATIONS)
     gain = 0.5 * jnp.sum(gradient * solve_floored(curvature, gradient), axis=0)
-    return u, value, curvature, gain < SETTLED
+    return Climbed(u, value, curvature, gain < SETTLED)
 
 
 @lru_cache(maxsize=128)
-def mode_finder(target: Target, starts: int) -> Callable[[jax.Array, Columns], Mode]:
-    """Compile the mode search of a model: keys (unit, 2) and columns (unit, ...) to (unit, start) modes."""
-    density = jax.vmap(jax.vmap(target.density, in_axes=(0, None)))
+def climber(target: Target) -> Callable[[jax.Array, Columns, jax.Array], Climbed]:
+    """Compile `climb` of a target, for starts (unit, start, coord), columns (unit, ...) and pinned (unit, start)."""
 
-    def search(keys: jax.Array, columns: dict[str, jax.Array]) -> Mode:
-        def draw(words: jax.Array, facts: dict[str, jax.Array]) -> jax.Array:
+    def climb_all(start: jax.Array, columns: Columns, pinned: jax.Array) -> Climbed:
+        units, starts, size = start.shape
+        found = climb(target, start.reshape(units * starts, size).T, repeated(columns, starts), pinned.ravel())
+        return jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0).reshape(units, starts, *a.shape[:-1]), found)
+
+    return jax.jit(climb_all)
+
+
+@lru_cache(maxsize=128)
+def screener(target: Target, starts: int) -> Callable[[jax.Array, Columns], jax.Array]:
+    """Compile the choice of starts: keys (unit, 2) and columns (unit, ...) to places (unit, start, coord)."""
+    density = lane_density(target)
+
+    def screen(keys: jax.Array, columns: Columns) -> jax.Array:
+        def draw(words: jax.Array, facts: Columns) -> jax.Array:
             split = jax.random.split(jax.random.wrap_key_data(words), SCREENED * starts)
             return jax.vmap(target.prior_draw, in_axes=(0, None))(split, facts)
 
@@ -130,38 +169,47 @@ def mode_finder(target: Target, starts: int) -> Callable[[jax.Array, Columns], M
         centre = jnp.mean(draws, axis=1, keepdims=True)
         draws = centre + pull * (draws - centre)
         # The better half of the starts comes from the best draws, the rest from draws as they come: other modes.
-        value = density(draws, columns)
+        units, looked, size = draws.shape
+        value = density(draws.reshape(-1, size).T, repeated(columns, looked)).reshape(units, looked)
         value = jnp.where(jnp.isfinite(value), value, -jnp.inf).at[:, : starts // 2].set(jnp.inf)
         chosen = jnp.argsort(-value, axis=1, stable=True)[:, :starts]
-        begin = jnp.take_along_axis(draws, chosen[..., None], axis=1)
-        units, size = len(begin), begin.shape[-1]
-        lanes = {name: jnp.repeat(jnp.moveaxis(c, 0, -1), starts, axis=-1) for name, c in columns.items()}
-        u, top, curvature, settled = climb(target, begin.reshape(units * starts, size).T, lanes)
-        top, settled = top.reshape(units, starts), settled.reshape(units, starts)
-        # A climb still under way is no maximum; where none arrived, the highest has to do.
-        top = jnp.where(settled | ~settled.any(axis=1, keepdims=True), top, -jnp.inf)
-        values, vectors = jax.vmap(floored_spectrum)(jnp.moveaxis(curvature, -1, 0))
-        whiten = vectors / jnp.sqrt(values)[:, None, :]
-        return Mode(u.T.reshape(units, starts, size), top, whiten.reshape(units, starts, size, size))
+        return jnp.take_along_axis(draws, chosen[..., None], axis=1)
 
-    return jax.jit(search)
+    return jax.jit(screen)
+
+
+def in_batches(target: Target, starts: int, compute: Callable[..., Any], *arrays: Any) -> Any:
+    """Apply `compute` to (unit, ...) arrays in batches of one fixed size, the last filled up."""
+    units = len(jax.tree.leaves(arrays)[0])
+    size, parts = max(1, min(LARGEST_BATCH // starts, 2048 // (starts * target.dimension))), []
+    for begin in range(0, units, size):
+        index = np.minimum(np.arange(begin, begin + size), units - 1)
+        found = compute(*jax.tree.map(lambda a: a[index], arrays))  # noqa: B023
+        parts.append(jax.tree.map(lambda a: np.asarray(a)[: units - begin], found))  # noqa: B023
+    return jax.tree.map(lambda *pieces: np.concatenate(pieces), *parts)
 
 
 def find_modes(target: Target, keys: NDArray, columns: Mapping[str, NDArray], starts: int) -> Mode:
-    """Search modes in batches of one fixed size; with no starts, climb once from the origin (large posteriors)."""
+    """Search every unit's modes; with no starts, climb once from the origin (large posteriors)."""
     if starts == 0:
         origin = np.zeros(target.dimension)
         units = [{name: column[i] for name, column in columns.items()} for i in range(len(keys))]
         found = [find_large_mode(target.density, origin, unit) for unit in units]
         return jax.tree.map(lambda *arrays: np.stack([np.asarray(a) for a in arrays]), *found)
-    size, parts = max(1, min(LARGEST_BATCH // starts, 2048 // (starts * target.dimension))), []
-    search = mode_finder(target, starts)
-    for begin in range(0, len(keys), size):
-        index = np.minimum(np.arange(begin, begin + size), len(keys) - 1)
-        found = search(keys[index], {name: column[index] for name, column in columns.items()})  # pyright: ignore[reportArgumentType]
-        real = min(size, len(keys) - begin)
-        parts.append(jax.tree.map(lambda a: np.asarray(a)[:real], found))  # noqa: B023
-    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+    begin = in_batches(target, starts, screener(target, starts), keys, columns)
+    free = np.zeros((len(keys), starts), bool)
+    found = in_batches(target, starts, climber(target), begin, columns, free)
+    # A climb still under way is no maximum; where none arrived, the highest has to do.
+    counts = found.settled | ~found.settled.any(axis=1, keepdims=True)
+    values, vectors = floored_spectrum(found.curvature)
+    return Mode(found.u, np.where(counts, found.log_density, -np.inf), vectors / np.sqrt(values)[..., None, :])
+
+
+def climb_pinned(target: Target, columns: Mapping[str, NDArray], places: NDArray, values: NDArray) -> Climbed:
+    """Maxima (unit, value) of every unit with the pivot held at each of the values, climbed to from places (unit, coord)."""
+    begin = np.repeat(places[:, None], len(values), axis=1)
+    begin[..., target.pivot] = values
+    return in_batches(target, len(values), climber(target), begin, columns, np.ones(begin.shape[:2], bool))
 
 
 def find_large_mode(density: Callable[[CoordArray, Columns], Scalar], start: np.ndarray, columns: Columns) -> Mode:
