@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from bayesscale.finding import InputError
 from bayesscale.model import Model, posterior_rows
 from bayesscale.precision import enable_float64
-from bayesscale.units import Units
+from bayesscale.units import Units, pad, padded_width
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,20 +69,28 @@ class Prediction:
 
 @lru_cache(maxsize=128)
 def row_predictor(model: Model) -> Any:
-    """Compile `posterior_rows` over draws and units: theta (unit, draw, ...), columns (unit, ...), keys (unit, draw)."""
-    by_draw = jax.vmap(partial(posterior_rows, model), in_axes=(0, None, 0))
-    return jax.jit(jax.vmap(by_draw))
+    """Compile `posterior_rows` over draws of one unit: theta (draw, ...), columns (row,) and facts, keys (draw,)."""
+    return jax.jit(jax.vmap(partial(posterior_rows, model), in_axes=(0, None, 0)))
 
 
 def predict_rows(
     model: Model, theta: Mapping[str, NDArray], columns: Mapping[str, NDArray], seed: int
 ) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """Law, expected value, new observation and log score at every row of a batch of units, (unit, draw, row)."""
+    """Law, expected value, new observation and log score at every row of a batch of units, (unit, draw, row).
+
+    Unit by unit, with the same random numbers: one program is compiled, and no unit's prediction depends on the others.
+    """
     units, draws = next(iter(theta.values())).shape[:2]
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 0x9E3779B9), (units, draws))
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 0x9E3779B9), draws)
     columns = {name: np.asarray(c, int if name == "task" else float) for name, c in columns.items()}
-    law, mean, observation, score = row_predictor(model)(dict(theta), columns, keys)
-    return np.asarray(law), np.asarray(mean), np.asarray(observation), np.asarray(score)
+    found = [
+        row_predictor(model)({n: v[i] for n, v in theta.items()}, {n: c[i] for n, c in columns.items()}, keys)
+        for i in range(units)
+    ]
+    law, mean, observation, score = (
+        np.stack([np.asarray(part) for part in parts]) for parts in zip(*found, strict=True)
+    )
+    return law, mean, observation, score
 
 
 def predict(
@@ -133,6 +141,9 @@ def with_queries(
     if single_run and "runs" in extra:
         extra["runs"] = np.ones(count)
     joined = {name: np.concatenate([typical[name], extra[name]]) for name in typical}
+    # The last query is repeated up to a padded width, so that few shapes are compiled.
+    rows = int(seen.sum()) + count
+    joined = {name: pad(values, padded_width(rows)) for name, values in joined.items()}
     order = np.lexsort((joined["mask"] == 0, joined["shots"], joined["task"]))
     joined = {name: values[order] for name, values in joined.items()}
     time = np.log1p(joined["shots"])
@@ -141,4 +152,4 @@ def with_queries(
     place = np.empty(len(order), int)
     place[order] = np.arange(len(order))
     facts = {name: np.asarray(c)[None] for name, c in columns.items() if np.ndim(c) == 0}
-    return {name: values[None] for name, values in joined.items()} | facts, place[-count:]
+    return {name: values[None] for name, values in joined.items()} | facts, place[rows - count : rows]

@@ -137,7 +137,7 @@ def unit_name(curves: Curves, members: Sequence[int], *, joint: bool, task_key: 
 
 
 def padded_width(rows: int) -> int:
-    """Round up to 20, 32, 48, 64, 96, 128, ...: few shapes are compiled, and little is computed on padding."""
+    """Round up to 20, 24, 32, 48, 64, 96, 128, ...: few shapes are compiled, and little is computed on padding."""
     if rows <= 20:
         return 20
     power = 1 << (rows - 1).bit_length()

@@ -216,7 +216,7 @@ def test_law_is_the_laws_own_formula(one, predicted):
     floor = top * expit(theta["logit_zero_ratio"])
     with np.errstate(divide="ignore"):
         want = floor + (top - floor) * expit(np.exp(theta["log_slope"]) * (np.log(AT) - theta["log_n50"]))
-    np.testing.assert_allclose(predicted["law"].draws, want, rtol=1e-9)
+    np.testing.assert_allclose(predicted["law"].draws, want, rtol=1e-8)
 
 
 def test_what_is_less_certain_is_wider(predicted):

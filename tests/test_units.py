@@ -22,7 +22,7 @@ from bayesscale.model import compose, log_density, prior_draw
 from bayesscale.units import padded_width, units_of
 
 KEYS = (("m", "a"), ("m", "b"), ("n", "a"))
-LENGTHS = (7, 3, 19)
+LENGTHS = (7, 3, 23)
 COUNTS = (QUASI_BINOMIAL, BETA_BINOMIAL)
 each_likelihood = pytest.mark.parametrize(
     "likelihood", [*COUNTS, BETA, NORMAL, LOG_NORMAL, STUDENT_T], ids=lambda one: one.name
@@ -49,7 +49,7 @@ def columns_of(units, i):
 @each_likelihood
 def test_mask_counts_the_rows(likelihood):
     units = units_of(curves_of(likelihood.kind), likelihood)
-    assert units.rows == 32
+    assert units.rows == padded_width(max(LENGTHS))
     np.testing.assert_array_equal(units.columns["mask"].sum(axis=1), LENGTHS)
     np.testing.assert_array_equal((units.curves >= 0).sum(axis=1), LENGTHS)
     for i, n in enumerate(LENGTHS):
@@ -57,8 +57,10 @@ def test_mask_counts_the_rows(likelihood):
         assert (units.curves[i, :n] == i).all() and (units.columns["mask"][i, :n] == 1).all()
 
 
-@pytest.mark.parametrize(("rows", "width"), [(1, 16), (16, 16), (17, 32), (32, 32), (33, 64), (65, 128)])
-def test_padding_is_to_a_power_of_two(rows, width):
+@pytest.mark.parametrize(
+    ("rows", "width"), [(1, 20), (20, 20), (21, 24), (25, 32), (33, 48), (49, 64), (65, 96), (97, 128)]
+)
+def test_padding_is_to_few_widths(rows, width):
     assert padded_width(rows) == width
 
 
@@ -118,7 +120,7 @@ def test_joint_units_group_what_differs_only_in_task():
     curves = curves_of()
     units = units_of(curves, QUASI_BINOMIAL, joint=True)
     assert units.names == ("m", "n") and units.members == ((0, 1), (2,))
-    np.testing.assert_array_equal(units.columns["mask"].sum(axis=1), [10, 19])
+    np.testing.assert_array_equal(units.columns["mask"].sum(axis=1), [10, LENGTHS[2]])
     np.testing.assert_array_equal(units.curves[0][:10], [0] * 7 + [1] * 3)
     np.testing.assert_array_equal(units.columns["task"][0][:10], [0] * 7 + [1] * 3)
     other = units_of(curves, QUASI_BINOMIAL, joint=True, task_key="model")

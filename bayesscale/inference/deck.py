@@ -9,7 +9,7 @@ thousand units costs more than sampling them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +24,8 @@ from bayesscale.inference.settings import Sampler
 from bayesscale.model import Target
 
 type Arrays = Mapping[str, NDArray]
+type Own = Callable[[NDArray, NDArray], NDArray]
+"""Takes draws u (unit, chain, draw, coord) of units (unit,) to the model's own coordinates."""
 
 SPARE = 8
 """Lanes at the end that stay empty. Compiled loops may treat their last few elements apart from the rest and round them
@@ -52,8 +54,10 @@ class Drawn(NamedTuple):
 class Deck:
     """The lanes and what lies in them. Host arrays are (..., lane), mutated between chunks only."""
 
-    def __init__(self, target: Target, columns: Arrays, keys: NDArray, start: Start, sampler: Sampler) -> None:
-        self.columns, self.keys, self.sampler = columns, keys, sampler
+    def __init__(
+        self, target: Target, columns: Arrays, keys: NDArray, start: Start, sampler: Sampler, own: Own
+    ) -> None:
+        self.columns, self.keys, self.sampler, self.own = columns, keys, sampler, own
         self.kernel: Kernel = kernel_of(target, sampler.steps, max(sampler.max_depth, sampler.deepest))
         self.tiers = [sampler]
         for _ in range(sampler.tiers):
@@ -88,6 +92,7 @@ class Deck:
         self.rows = {name: np.repeat(np.moveaxis(c[:1], 0, -1), lanes, axis=-1) for name, c in columns.items()}
         self.lanes: Lanes | None = None
         self.changed = np.zeros(lanes, bool)
+        self.handed: Task | None = None  # what the lanes work on, as last handed to the device
 
     @property
     def done(self) -> bool:
@@ -139,7 +144,7 @@ class Deck:
         self.lane_key[:, lanes] = self.keys[owner].T
         self.lane_x[:, lanes] = self.x[slots].reshape(len(lanes), -1).T
         self.lane_log_step[lanes] = np.repeat(self.log_step[slots], chains)
-        self.changed[lanes] = True
+        self.changed[lanes], self.handed = True, None
         self.reserve(int(wanted.max()))
 
     def wanted(self, slots: NDArray) -> NDArray:
@@ -172,8 +177,9 @@ class Deck:
     def run(self) -> tuple[Any, NDArray, NDArray, NDArray]:
         """Advance one chunk: what was emitted, draws per lane before and after, and averaged log step sizes."""
         # Copies: jax may read a host array after the call returns, and these are written to between chunks.
-        columns = jax.tree.map(np.copy, self.rows)
-        task = over_devices(Task(**jax.tree.map(np.copy, self.task), columns=columns))  # pyright: ignore[reportArgumentType]
+        if self.handed is None:
+            columns = jax.tree.map(np.copy, self.rows)
+            self.handed = over_devices(Task(**jax.tree.map(np.copy, self.task), columns=columns))  # pyright: ignore[reportArgumentType]
         if self.changed.any():
             new = over_devices(tuple(map(np.copy, (self.lane_key, self.salt, self.lane_x, self.lane_log_step))))
             kernel, old = self.kernel, self.lanes
@@ -184,7 +190,7 @@ class Deck:
         lanes = self.lanes
         assert lanes is not None  # the first units have just been placed
         before = np.array(lanes.drawn)
-        self.lanes, emitted = self.kernel.run(lanes, task)
+        self.lanes, emitted = self.kernel.run(lanes, self.handed)
         return (
             jax.tree.map(np.asarray, emitted),
             before,
@@ -233,7 +239,7 @@ class Deck:
         # Lanes in no slot come from the last one, which is spare.
         lanes = np.full(count_devices() * self.width, len(self.salt) - 1)
         lanes[self.lanes_of(np.arange(len(kept))).ravel()] = old
-        self.lanes = over_devices(jax.tree.map(lambda a: np.asarray(a)[..., lanes], self.lanes))
+        self.lanes, self.handed = over_devices(jax.tree.map(lambda a: np.asarray(a)[..., lanes], self.lanes)), None
         self.task, self.rows = ({name: a[..., lanes] for name, a in host.items()} for host in (self.task, self.rows))
         for name in ("lane_key", "salt", "lane_x", "lane_log_step", "changed"):
             setattr(self, name, getattr(self, name)[..., lanes])
@@ -276,7 +282,7 @@ class Deck:
             self.unjudged[t].append(Drawn(self.unit[group], x, stats, finished))
             self.start.whiten[self.unit[group[finished]]] = self.whiten[group[finished]]
         self.unit[slots] = -1
-        self.task["wanted"][self.lanes_of(slots).ravel()] = 0
+        self.task["wanted"][self.lanes_of(slots).ravel()], self.handed = 0, None
 
     def judge(self) -> None:
         """Record what left; units that have not converged wait for the next tier."""
@@ -288,9 +294,10 @@ class Deck:
             )
             stats = {name: np.concatenate([part.stats[name] for part in parts]) for name in FIELDS}
             u = self.start.centre[units, None, None] + spread_out(self.start.whiten[units], x)
-            for name, values in {"u": u, **stats}.items():
-                self.results[name][units] = values[:, :, :: values.shape[2] // self.sampler.draws]
-            self.results["finished"][units] = finished
+            every = u.shape[2] // self.sampler.draws
+            for name, values in stats.items():
+                self.results[name][units] = values[:, :, ::every]
+            self.results["u"][units], self.results["finished"][units] = self.own(units, u[:, :, ::every]), finished
             # Judged by the draws that are returned, thinned to the same number in all tiers.
             good = converged(self.results["u"][units], stats["diverged"], finished)
             again = ~good & (t + 1 < len(self.tiers))

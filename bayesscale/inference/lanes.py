@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayesscale.inference.randomness import normals, random_words
 from bayesscale.model import Target
 
 DIVERGENCE = 1000.0
@@ -139,37 +140,6 @@ def checkpoint_range(leaf: jax.Array) -> tuple[jax.Array, jax.Array]:
     return last - trailing + 1, last
 
 
-ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
-ROUNDS = 13
-
-
-def random_words(key: jax.Array, salt: jax.Array, counter: jax.Array) -> jax.Array:
-    """Hash (key (2, lane), salt (lane,), counter (..., lane)) to 32 random bits each: Threefry-2x32 with 13 rounds.
-
-    The counter-based generator of Salmon et al. 2011 (SC11, doi:10.1145/2063384.2063405), which passes every test of
-    TestU01 from 13 rounds on. jax's own runs 20 rounds in a loop that is not fused, key by key, and took longer than the
-    gradient.
-    """
-    keys = (key[0], key[1], key[0] ^ key[1] ^ np.uint32(0x1BD11BDA))
-    x, y = counter + keys[0], salt.astype(jnp.uint32) + keys[1]
-    y = jnp.broadcast_to(y, x.shape)
-    for i in range(ROUNDS):
-        turn = ROTATIONS[i % 8]
-        x = x + y
-        y = ((y << np.uint32(turn)) | (y >> np.uint32(32 - turn))) ^ x
-        if i % 4 == 3:
-            j = i // 4 + 1
-            x, y = x + keys[j % 3], y + keys[(j + 1) % 3] + np.uint32(j)
-    return x
-
-
-def normals(words: jax.Array, dtype: Any) -> jax.Array:
-    """Standard normals from the upper 23 bits of each word, in single precision: their own rounding is far below any Monte
-    Carlo error, and the inverse error function is the dearest part of a normal draw."""
-    centred = ((words >> 9).astype(jnp.int32) - (1 << 22)).astype(jnp.float32) + 0.5
-    return (math.sqrt(2.0) * jax.lax.erf_inv(centred * 2.0**-22)).astype(dtype)
-
-
 def draw_noise(lanes: Lanes, steps: int) -> Noise:
     """Draw a chunk's random numbers, step axis first. Coins are the low bits of the first momentum's words."""
     size, count = len(lanes.r_sum), lanes.r_sum.shape[-1]
@@ -183,10 +153,13 @@ def draw_noise(lanes: Lanes, steps: int) -> Noise:
 
 
 def adapt_step(lanes: Lanes, accept: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """One dual-averaging update after a trajectory: log step size, its average, and the averaged error."""
+    """One dual-averaging update after a trajectory: log step size, its average, and the averaged error.
+
+    At half the usual gain: phases are short, and the average of a step size that swings far accepts more than it was asked to.
+    """
     t = lanes.drawn + 1.0
     error_mean = lanes.error_mean + (target - accept - lanes.error_mean) / (t + 10.0)
-    log_step = lanes.shrink_to - 20.0 * jnp.sqrt(t) * error_mean
+    log_step = lanes.shrink_to - 10.0 * jnp.sqrt(t) * error_mean
     share = 1.0 / (jnp.sqrt(t) * jnp.sqrt(jnp.sqrt(t)))  # t^(-3/4)
     return log_step, share * log_step + (1.0 - share) * lanes.log_step_mean, error_mean
 
@@ -197,13 +170,42 @@ def value_and_gradient(density: Density, x: jax.Array, task: Task) -> tuple[jax.
     return value, pull(jnp.ones_like(value))[0]
 
 
-def advance(lanes: Lanes, noise: Noise, task: Task, *, density: Density) -> tuple[Lanes, Emitted]:
-    """Take one leapfrog; finish the subtree, the tree and the draw where they end with it.
+class Leaf(NamedTuple):
+    """A point one leapfrog on: where, its log density, its weight, and whether the energy there is hopeless."""
 
-    A fresh lane stays where it is and its tree ends there: the next trajectory starts with the density known, and the density
-    is compiled at this one place.
-    """
-    # leapfrog
+    tip: End
+    value: jax.Array
+    weight: jax.Array
+    diverged: jax.Array
+
+
+class Subtree(NamedTuple):
+    """The subtree under construction with its newest leaf, and the checkpoints of its balanced parts."""
+
+    proposal: Point
+    weight: jax.Array
+    r_sum: jax.Array
+    turned: jax.Array
+    checkpoint_r: jax.Array
+    checkpoint_sum: jax.Array
+
+
+class Tree(NamedTuple):
+    """The tree after the leaf: grown by the subtree where that is whole, and what ended with it."""
+
+    proposal: Point
+    left: End
+    right: End
+    weight: jax.Array
+    r_sum: jax.Array
+    depth: jax.Array
+    sub_done: jax.Array
+    done: jax.Array
+    saturated: jax.Array
+
+
+def leapfrog(lanes: Lanes, task: Task, density: Density) -> Leaf:
+    """Take one step from the tip; a fresh lane stays where it is, and its density becomes known."""
     x, r, g = lanes.tip
     step = jnp.exp(lanes.log_step) * jnp.where(lanes.fresh, 0.0, jnp.where(lanes.forward, 1.0, -1.0))
     half = r + 0.5 * step * g
@@ -212,73 +214,94 @@ def advance(lanes: Lanes, noise: Noise, task: Task, *, density: Density) -> tupl
     r = half + 0.5 * step * g
     gain = lanes.energy - (0.5 * dot(r, r) - value)
     diverged = ~(gain > -DIVERGENCE)
-    weight = jnp.where(diverged, 0.0, jnp.exp(jnp.minimum(gain, LARGEST_GAIN)))
-    accept_sum = lanes.accept_sum + jnp.minimum(1.0, weight)
-    leapfrogs = lanes.leapfrogs + 1
+    return Leaf((x, r, g), value, jnp.where(diverged, 0.0, jnp.exp(jnp.minimum(gain, LARGEST_GAIN))), diverged)
 
-    # the leaf joins its subtree
-    first_leaf = lanes.leaf == 0
-    sub_weight = jnp.where(first_leaf, 0.0, lanes.sub_weight) + weight
-    take_leaf = (noise.leaf * sub_weight < weight) | lanes.fresh
-    sub_proposal = choose(take_leaf, (x, g, value), lanes.sub_proposal)
-    sub_r_sum = jnp.where(first_leaf, r, lanes.sub_r_sum + r)
 
-    # balanced subtrees that end here
+def grow_subtree(lanes: Lanes, leaf: Leaf, noise: Noise) -> Subtree:
+    """Let the leaf join its subtree; the criterion is checked for every balanced subtree that ends with it."""
+    (x, r, g), first_leaf = leaf.tip, lanes.leaf == 0
+    weight = jnp.where(first_leaf, 0.0, lanes.sub_weight) + leaf.weight
+    take = (noise.leaf * weight < leaf.weight) | lanes.fresh
+    r_sum = jnp.where(first_leaf, r, lanes.sub_r_sum + r)
     first, last = checkpoint_range(lanes.leaf)
     slots, even = jnp.arange(lanes.checkpoint_r.shape[0])[:, None], lanes.leaf % 2 == 0
     store = (even & (slots == last))[:, None, :]
     checkpoint_r = jnp.where(store, r, lanes.checkpoint_r)
-    checkpoint_sum = jnp.where(store, sub_r_sum, lanes.checkpoint_sum)
+    checkpoint_sum = jnp.where(store, r_sum, lanes.checkpoint_sum)
     ends_here = ~even & (slots >= first) & (slots <= last)
-    between = sub_r_sum - checkpoint_sum + checkpoint_r
+    between = r_sum - checkpoint_sum + checkpoint_r
     turned = lanes.turned | jnp.any(ends_here & is_turning(checkpoint_r, r[None], between), axis=0)
+    proposal = choose(take, (x, g, leaf.value), lanes.sub_proposal)
+    return Subtree(proposal, weight, r_sum, turned, checkpoint_r, checkpoint_sum)
 
-    # the subtree joins the tree
-    broken = turned | diverged
+
+def grow_tree(lanes: Lanes, leaf: Leaf, subtree: Subtree, noise: Noise, task: Task) -> Tree:
+    """Let a whole subtree join the tree, by biased progressive sampling; the tree of a fresh lane ends with its one leaf."""
+    broken = subtree.turned | leaf.diverged
     sub_done = broken | (lanes.leaf + 1 == 1 << lanes.depth)
     whole = sub_done & ~broken
-    take_subtree = (whole & (noise.tree * lanes.weight < sub_weight)) | lanes.fresh
-    proposal = choose(take_subtree, sub_proposal, lanes.proposal)
-    tip = (x, r, g)
-    left, right = choose(whole & ~lanes.forward, tip, lanes.left), choose(whole & lanes.forward, tip, lanes.right)
-    r_sum = jnp.where(whole, lanes.r_sum + sub_r_sum, lanes.r_sum)
-    turning = is_turning(left[1], right[1], r_sum)
-    depth = lanes.depth + sub_done
-    tree_done = lanes.fresh | (sub_done & (broken | turning | (depth >= task.max_depth)))
-    counts = tree_done & ~lanes.fresh
+    take = (whole & (noise.tree * lanes.weight < subtree.weight)) | lanes.fresh
+    left = choose(whole & ~lanes.forward, leaf.tip, lanes.left)
+    right = choose(whole & lanes.forward, leaf.tip, lanes.right)
+    r_sum = jnp.where(whole, lanes.r_sum + subtree.r_sum, lanes.r_sum)
+    turning, depth = is_turning(left[1], right[1], r_sum), lanes.depth + sub_done
+    deep = depth >= task.max_depth
+    return Tree(
+        proposal=choose(take, subtree.proposal, lanes.proposal),
+        left=left,
+        right=right,
+        weight=jnp.where(whole, lanes.weight + subtree.weight, lanes.weight),
+        r_sum=r_sum,
+        depth=depth,
+        sub_done=sub_done,
+        done=lanes.fresh | (sub_done & (broken | turning | deep)),
+        saturated=whole & deep & ~turning,
+    )
 
-    # next leaf, next subtree or next trajectory
-    forward = jnp.where(sub_done, noise.coins, lanes.forward)
-    momentum = noise.momentum.astype(x.dtype)
-    start = (proposal[0], momentum, proposal[1])
-    onward = choose(sub_done, choose(forward, right, left), tip)
+
+def advance(lanes: Lanes, noise: Noise, task: Task, *, density: Density) -> tuple[Lanes, Emitted]:
+    """Take one leapfrog; finish the subtree, the tree and the draw where they end with it.
+
+    A fresh lane's next trajectory starts with its density known, so that the density is compiled at one place only.
+    """
+    leaf = leapfrog(lanes, task, density)
+    subtree = grow_subtree(lanes, leaf, noise)
+    tree = grow_tree(lanes, leaf, subtree, noise, task)
+    accept_sum, leapfrogs = lanes.accept_sum + jnp.minimum(1.0, leaf.weight), lanes.leapfrogs + 1
+    counts = tree.done & ~lanes.fresh
     adapting = counts & task.adapting & (lanes.drawn < task.wanted)
     step_state = (lanes.log_step, lanes.log_step_mean, lanes.error_mean)
     step_state = choose(adapting, adapt_step(lanes, accept_sum / leapfrogs, task.target_accept), step_state)
+
+    # next leaf, next subtree or next trajectory
+    done, proposal, momentum = tree.done, tree.proposal, noise.momentum.astype(leaf.value.dtype)
+    forward = jnp.where(tree.sub_done, noise.coins, lanes.forward)
+    start = (proposal[0], momentum, proposal[1])
+    onward = choose(tree.sub_done, choose(forward, tree.right, tree.left), leaf.tip)
     moved = Lanes(
         key=lanes.key,
         salt=lanes.salt,
         chunk=lanes.chunk,
         fresh=jnp.zeros_like(lanes.fresh),
         drawn=lanes.drawn + counts,
-        tip=choose(tree_done, start, onward),
-        left=choose(tree_done, start, left),
-        right=choose(tree_done, start, right),
+        tip=choose(done, start, onward),
+        left=choose(done, start, tree.left),
+        right=choose(done, start, tree.right),
         proposal=proposal,
-        weight=jnp.where(tree_done, 1.0, jnp.where(whole, lanes.weight + sub_weight, lanes.weight)),
-        r_sum=jnp.where(tree_done, momentum, r_sum),
-        energy=jnp.where(tree_done, 0.5 * dot(momentum, momentum) - proposal[2], lanes.energy),
-        depth=jnp.where(tree_done, 0, depth),
+        weight=jnp.where(done, 1.0, tree.weight),
+        r_sum=jnp.where(done, momentum, tree.r_sum),
+        energy=jnp.where(done, 0.5 * dot(momentum, momentum) - proposal[2], lanes.energy),
+        depth=jnp.where(done, 0, tree.depth),
         forward=forward,
-        leaf=jnp.where(sub_done, 0, lanes.leaf + 1),
-        sub_proposal=sub_proposal,
-        sub_weight=sub_weight,
-        sub_r_sum=sub_r_sum,
-        turned=turned & ~sub_done,
-        checkpoint_r=checkpoint_r,
-        checkpoint_sum=checkpoint_sum,
-        accept_sum=jnp.where(tree_done, 0.0, accept_sum),
-        leapfrogs=jnp.where(tree_done, 0, leapfrogs),
+        leaf=jnp.where(tree.sub_done, 0, lanes.leaf + 1),
+        sub_proposal=subtree.proposal,
+        sub_weight=subtree.weight,
+        sub_r_sum=subtree.r_sum,
+        turned=subtree.turned & ~tree.sub_done,
+        checkpoint_r=subtree.checkpoint_r,
+        checkpoint_sum=subtree.checkpoint_sum,
+        accept_sum=jnp.where(done, 0.0, accept_sum),
+        leapfrogs=jnp.where(done, 0, leapfrogs),
         log_step=step_state[0],
         log_step_mean=step_state[1],
         error_mean=step_state[2],
@@ -289,10 +312,10 @@ def advance(lanes: Lanes, noise: Noise, task: Task, *, density: Density) -> tupl
         x=proposal[0],
         log_density=proposal[2],
         energy=lanes.energy,
-        diverged=diverged,
+        diverged=leaf.diverged,
         leapfrogs=leapfrogs,
         accept=accept_sum / leapfrogs,
-        saturated=whole & (depth >= task.max_depth) & ~turning,
+        saturated=tree.saturated,
     )
     return moved, emitted
 

@@ -72,17 +72,21 @@ def sample_many(
         modes, sampled = straight_modes(funnel, target.pivot, modes), straight_target(target)
         data = {**columns, **as_columns(funnel)}
     start, distinct = start_around(modes, keys, sampler)
-    deck, total = Deck(sampled, data, keys, start, sampler), len(keys)
+
+    def own(units: NDArray, u: NDArray) -> NDArray:
+        if funnel is not None:
+            assert target.pivot is not None
+            part = Funnel(*(array[units] for array in funnel))
+            u = bent(part, target.pivot, u.reshape(len(u), -1, u.shape[-1])).reshape(u.shape)
+        return restored(target, u, {name: column[units] for name, column in columns.items()})
+
+    deck, total = Deck(sampled, data, keys, start, sampler, own), len(keys)
     while not deck.done:
         deck.advance()
         progress(deck.settled, total)
     found = deck.results
-    u = found["u"]
-    if funnel is not None:
-        assert target.pivot is not None
-        u = bent(funnel, target.pivot, u.reshape(total, -1, u.shape[-1])).reshape(u.shape)
     return Posterior(
-        u=restored(target, u, columns),
+        u=found["u"],
         log_density=found["log_density"],
         energy=found["energy"],
         diverging=found["diverged"],
@@ -109,15 +113,16 @@ def find_funnel(target: Target, columns: Arrays, modes: Mode, count: int) -> Fun
 
 @lru_cache(maxsize=128)
 def restoring(target: Target) -> Callable[[NDArray, Arrays], jax.Array]:
-    """Compile the way back to the model's own coordinates, for u (unit, draw, coord)."""
+    """Compile the way back to the model's own coordinates, for u (draw, coord) of one unit."""
     assert target.restore is not None
-    return jax.jit(jax.vmap(jax.vmap(target.restore, in_axes=(0, None))))
+    return jax.jit(jax.vmap(target.restore, in_axes=(0, None)))
 
 
 def restored(target: Target, u: NDArray, columns: Arrays) -> NDArray:
     """Draws (unit, chain, draw, coord) on the model's own coordinates; missing draws stay missing."""
     if target.restore is None:
         return u
-    facts = {name: column for name, column in columns.items() if column.ndim == 1}
-    own = np.asarray(restoring(target)(u.reshape(len(u), -1, u.shape[-1]), facts)).reshape(u.shape)
-    return np.where(np.isfinite(u).all(axis=-1, keepdims=True), own, np.nan)
+    back = restoring(target)
+    facts = [{name: column[i] for name, column in columns.items() if column.ndim == 1} for i in range(len(u))]
+    own = [np.asarray(back(one.reshape(-1, u.shape[-1]), fact)) for one, fact in zip(u, facts, strict=True)]
+    return np.where(np.isfinite(u).all(axis=-1, keepdims=True), np.reshape(own, u.shape), np.nan)
