@@ -5,9 +5,8 @@
 Four-parameter posteriors are integrated on a grid (see `benchmarks.grid`); where its checks fail (mass on the faces above 1e-4,
 or moments that move by more than 2% of an sd when every other node is left out), and for more parameters, the reference is
 stock numpyro NUTS, one curve at a time, dense metric, 4 long chains. Both are in the model's own coordinates, whatever the engine
-samples in. Bounds per curve, over all parameters: means within 4 Monte
-Carlo errors (both sides' together) and within 5% of the sd; sds within 5%. Both sides need enough draws for the second and
-third: an sd from 1000 effective draws is off by 2% on average.
+samples in. Bounds per curve, over all parameters: means within 4 Monte Carlo errors (both sides' together) and within 5% of the
+sd; sds within 5%. Both sides need enough draws for the second and third: an sd from 1000 effective draws is off by 2% on average.
 """
 
 from __future__ import annotations

@@ -43,9 +43,11 @@ def deck_width(chains: int, widest: int) -> int:
 
 
 class Drawn(NamedTuple):
-    """What units left the deck with: x (unit, chain, draw, coord), statistics (unit, chain, draw), and whether all was drawn."""
+    """What units left the deck with: their metric, x (unit, chain, draw, coord), statistics (unit, chain, draw), and whether all
+    was drawn."""
 
     units: NDArray
+    whiten: NDArray
     x: NDArray
     stats: dict[str, NDArray]
     finished: NDArray
@@ -122,12 +124,8 @@ class Deck:
 
     def place(self, slots: NDArray) -> None:
         """Hand the slots' units, at their positions and in their phases, to the lanes."""
-        chains, lanes, units, phase = (
-            self.sampler.chains,
-            self.lanes_of(slots).ravel(),
-            self.unit[slots],
-            self.phase[slots],
-        )
+        chains, lanes = self.sampler.chains, self.lanes_of(slots).ravel()
+        units, phase = self.unit[slots], self.phase[slots]
         owner = np.repeat(units, chains)
         self.task["centre"][:, lanes] = self.start.centre[owner].T
         self.task["whiten"][..., lanes] = np.moveaxis(np.repeat(self.whiten[slots], chains, axis=0), 0, -1)
@@ -279,8 +277,7 @@ class Deck:
             self.reserve(number)
             x = np.where(missing[..., None], np.nan, self.drawn_x[group, :, :number])
             stats = {name: np.where(missing, np.nan, values[group, :, :number]) for name, values in self.drawn.items()}
-            self.unjudged[t].append(Drawn(self.unit[group], x, stats, finished))
-            self.start.whiten[self.unit[group[finished]]] = self.whiten[group[finished]]
+            self.unjudged[t].append(Drawn(self.unit[group], self.whiten[group], x, stats, finished))
         self.unit[slots] = -1
         self.task["wanted"][self.lanes_of(slots).ravel()], self.handed = 0, None
 
@@ -289,11 +286,11 @@ class Deck:
         for t, parts in enumerate(self.unjudged):
             if not parts:
                 continue
-            units, x, finished = (
-                np.concatenate([getattr(part, name) for part in parts]) for name in ("units", "x", "finished")
+            units, whiten, x, finished = (
+                np.concatenate([getattr(part, name) for part in parts]) for name in ("units", "whiten", "x", "finished")
             )
             stats = {name: np.concatenate([part.stats[name] for part in parts]) for name in FIELDS}
-            u = self.start.centre[units, None, None] + spread_out(self.start.whiten[units], x)
+            u = self.start.centre[units, None, None] + spread_out(whiten, x)
             every = u.shape[2] // self.sampler.draws
             for name, values in stats.items():
                 self.results[name][units] = values[:, :, ::every]
@@ -301,11 +298,11 @@ class Deck:
             # Judged by the draws that are returned, thinned to the same number in all tiers.
             good = converged(self.results["u"][units], stats["diverged"], finished)
             again = ~good & (t + 1 < len(self.tiers))
-            self.go_on(units[again], x[again], finished[again])
+            self.go_on(units[again], whiten[again], x[again], finished[again])
             self.settled += int((~again).sum())
         self.unjudged = [[] for _ in self.tiers]
 
-    def go_on(self, units: NDArray, x: NDArray, finished: NDArray) -> None:
+    def go_on(self, units: NDArray, whiten: NDArray, x: NDArray, finished: NDArray) -> None:
         """Send units to their next tier: from where their chains ended, whitened by the covariance of all draws.
 
         About each chain's own mean, so that one that has gone elsewhere does not blow up the metric. What did not finish starts
@@ -313,10 +310,10 @@ class Deck:
         """
         self.tier[units] += 1
         self.waiting = np.concatenate([self.waiting, units])
-        units, x = units[finished], x[finished]
+        units, whiten, x = units[finished], whiten[finished], x[finished]
         if len(units):
             centred = (x - x.mean(axis=2, keepdims=True)).reshape(len(units), -1, x.shape[-1])
-            self.start.whiten[units], root = updated_metric(self.start.whiten[units], centred)
+            self.start.whiten[units], root = updated_metric(whiten, centred)
             self.start.x[units] = pull_back(root, x[:, :, -1])
 
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesscale.inference.placement import pull_back
 from bayesscale.inference.start import Climbed, Mode, floored_spectrum
 from bayesscale.model import Target
 from bayesscale.types import Columns, CoordArray, Scalar
@@ -92,8 +93,7 @@ def straight(funnel: Funnel, pivot: int, u: NDArray) -> NDArray:
     w_pivot = (u[..., pivot] - funnel.centre[:, None, pivot]) / funnel.basis[:, None, pivot, pivot]
     g = bounded(w_pivot)[..., None]
     offset = u - funnel.centre[:, None] - g * funnel.drift[:, None]
-    z = np.swapaxes(np.linalg.solve(funnel.basis, np.swapaxes(offset, 1, 2)), 1, 2)
-    return z * np.exp(-funnel.slope[:, None] * g)
+    return pull_back(funnel.basis, offset) * np.exp(-funnel.slope[:, None] * g)
 
 
 def bent(funnel: Funnel, pivot: int, w: NDArray) -> NDArray:
