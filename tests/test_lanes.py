@@ -344,6 +344,18 @@ def test_a_stronger_tier_takes_what_fails():
     assert (got.tier == 1).all() and got.u.shape[2] == 20
 
 
+def test_what_a_unit_out_of_patience_drew_has_the_density_it_says():
+    """Its draws are mapped through the metric that its warm-up left it with."""
+    columns = taken(unit_columns(1), [0])
+    impatient = replace(FAST, patience=2, tiers=0)
+    got = sample_many(compose(LINE, BINOMIAL), columns, names(1), sampler=impatient)
+    drawn = np.isfinite(got.u[0]).all(axis=-1)
+    assert not got.finished[0] and drawn.sum() > 20
+    one = {name: column[0] for name, column in columns.items()}
+    density = jax.vmap(lambda u: log_density(compose(LINE, BINOMIAL), u, one))(got.u[0][drawn])
+    np.testing.assert_allclose(density, got.log_density[0][drawn], atol=1e-8)
+
+
 SPREAD = """
 import sys
 import numpy as np
