@@ -33,10 +33,13 @@ class Edges(NamedTuple):
 
     from_edges(w, facts) : parameters theta, and log |det d theta / d w|.
     to_edges(theta, facts) : the coordinates w.
+    follows : whether they serve only where the curve must follow the law. A smooth departure takes the ends away from the
+        law, which they then no longer pin; which coordinates are better there differs by law, and was measured on real curves.
     """
 
     from_edges: Callable[[jax.Array, Columns], tuple[jax.Array, jax.Array]]
     to_edges: Callable[[jax.Array, Columns], jax.Array]
+    follows: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -154,8 +154,9 @@ class Target:
 
 @lru_cache(maxsize=256)
 def target_of(model: Model) -> Target:
-    """Return the sampling target of a model, in the law's edge coordinates where it has them."""
-    return own_target(model) if model.law.edges is None else edge_target(model, model.law.edges)
+    """Return the sampling target of a model, in the law's edge coordinates where it has them and they serve."""
+    edges, departs = model.law.edges, model.likelihood.discrepancy is not None
+    return own_target(model) if edges is None or (departs and edges.follows) else edge_target(model, edges)
 
 
 def name_of(model: Model) -> str:
