@@ -220,13 +220,13 @@ def main() -> None:
     parser.add_argument("--own-only", action="store_true")
     arguments = parser.parse_args()
     enable_float64()
-    curves, found = main_curves(read(arguments.file)), []
+    curves = main_curves(read(arguments.file))
     for share in arguments.shares:
-        found += forecast_share(curves, share, not arguments.own_only, arguments.draws, arguments.keep)
-    found = with_reach(curves, found)
-    print(scores([("quasi_binomial", 0.15, tuple(found))]).to_string())
-    split_scores = score_table(found).groupby(["law", "share"])[["crps_within", "crps_beyond"]].mean()
-    print(split_scores.round(4).to_string())
+        found = forecast_share(curves, share, not arguments.own_only, arguments.draws, arguments.keep)
+        found = with_reach(curves, found)
+        print(scores([("quasi_binomial", 0.15, tuple(found))]).to_string())
+        reach = score_table(found).groupby(["law", "share"])[["crps_within", "crps_beyond"]].mean()
+        print(reach.round(4).to_string(), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
-"""Coordinates of single-curve Bayesian laws at the ends of the observed range.
+"""Coordinates of on-curve Bayesian laws at the ends of the observed range.
 
-Data pin the values at no shots and at the last shot, and leave floor, ceiling, prior odds and slope to trade against each other.
+Data pin the values at no shots and at the last shot, and leave floor, ceiling, n50 and steepness to trade against each other.
 With p0 and p_L those values, gamma and beta ceiling and floor, and sigmoid written s, the coordinates are
 
-    w = (logit p0, log(logit p_L - logit p0), a, c):    gamma = p_L + (1 - p_L) s(c),    beta = lowest + (p0 - lowest) s(a).
+    w = (logit p0, log(logit p_L - logit p0), a, c):    gamma = p_L + (1 - p_L) s(c),
+    beta = lowest + (p0 - lowest) s(a),    lowest = max(0, 2 p0 - gamma),
 
-All are free on the whole axis. `lowest` is zero, or, where the law is at most half way up without shots, max(0, 2 p0 - gamma).
-With z = logit((p - beta) / (gamma - beta)) at both ends and L the last shot, the slope is b = (z_L - z_0) / g(L); a `Middle`
-turns z_0 and b into the two parameters the law is written in.
+each of them free on the whole axis: the floor stays above zero, and, since n50 > 0, above where p0 would be more than half way
+up. With z = logit((p - beta) / (gamma - beta)) at both ends and L the last shot, the slope is b = (z_L - z_0) / g(L) and half the
+rise is reached where g(n50) = -z_0 / b.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,23 +28,8 @@ LARGEST_RISE = 300.0
 TINY = 1e-12
 
 
-class Middle(NamedTuple):
-    """How a law states log prior odds z_0 and log slope log b.
-
-    of_line(z_0, log b, log(beta/gamma), lambda) : its two parameters, and log |det| of the map at fixed levels and lambda.
-    to_line(first, second, log(beta/gamma), lambda) : z_0 and log b.
-    place : where the two stand among the law's parameters; the logits of gamma and of beta/gamma take the other two of four.
-    below_half : whether z_0 < 0.
-    """
-
-    of_line: Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
-    to_line: Callable[..., tuple[jax.Array, jax.Array]]
-    place: int
-    below_half: bool
-
-
-def ends_of(growth: Callable, exponent: Callable, middle: Middle) -> Edges:
-    """Build the coordinates for g(n, lambda), and lambda as a function of its coordinate (None where it is fixed)."""
+def ends_of(growth: Callable, inverse_growth: Callable, exponent: Callable) -> Edges:
+    """Build the coordinates for g(n, lambda), its inverse, and lambda as a function of its coordinate (None where fixed)."""
 
     def from_edges(w: jax.Array, facts: Columns) -> tuple[jax.Array, jax.Array]:
         at_zero, log_rise, share, above = w[:4]
@@ -56,13 +41,10 @@ def ends_of(growth: Callable, exponent: Callable, middle: Middle) -> Edges:
         last_ceiling = log_missing + log_sigmoid(above)
         zero_last = log_last + log_sigmoid(-at_zero) + log1mexp(rise)
         zero_ceiling = jnp.logaddexp(last_ceiling, zero_last)
-        if middle.below_half:
-            free = log_zero < zero_ceiling  # the floor may come down to zero
-            room = jnp.where(free, log_zero, zero_ceiling)
-            lowest = log_zero + log1mexp(jnp.where(free, 1.0, jnp.maximum(log_zero - zero_ceiling, TINY)))
-            lowest = jnp.where(free, -jnp.inf, lowest)
-        else:
-            room, lowest = log_zero, -jnp.inf
+        free = log_zero < zero_ceiling  # the floor may come down to zero
+        room = jnp.where(free, log_zero, zero_ceiling)
+        lowest = log_zero + log1mexp(jnp.where(free, 1.0, jnp.maximum(log_zero - zero_ceiling, TINY)))
+        lowest = jnp.where(free, -jnp.inf, lowest)
         beyond = room + log_sigmoid(share)
         log_floor = jnp.logaddexp(lowest, beyond)
         floor_zero = room + log_sigmoid(-share)
@@ -70,23 +52,26 @@ def ends_of(growth: Callable, exponent: Callable, middle: Middle) -> Edges:
         log_ceiling, ceiling_one = jnp.logaddexp(log_last, last_ceiling), log_missing + log_sigmoid(-above)
         climb = floor_last - floor_zero + zero_ceiling - last_ceiling
         log_slope = jnp.log(climb) - jnp.log(growth(facts["last_shots"], lam))
-        *two, inner = middle.of_line(floor_zero - zero_ceiling, log_slope, log_floor - log_ceiling, lam)
+        n50 = inverse_growth((zero_ceiling - floor_zero) * jnp.exp(-log_slope), lam)
+        log_n50 = jnp.log(n50)
+        log_rate = log_n50 - (1.0 - lam) * jnp.log1p(n50)  # d g / d log n at n50
 
-        # d(logit gamma, logit(beta/gamma)) / d(gamma, beta), d(z_0, log b) / d(p0, p_L) and d(p0, p_L, gamma, beta) / dw.
-        own = -ceiling_one - log_floor - floor_ceiling
+        # d(logit gamma, logit(beta/gamma), log n50, log kappa) / d(gamma, beta, z_0, log b), d(z_0, log b) / d(p0, p_L), and
+        # d(p0, p_L, gamma, beta) / dw.
+        own = -ceiling_one - log_floor - floor_ceiling - log_rate - log_slope
         slopes = 2.0 * floor_ceiling - floor_zero - zero_ceiling - floor_last - last_ceiling - jnp.log(climb)
         levels = log_zero + log_sigmoid(-at_zero) + log_last + log_missing + jnp.log(rise)
         shares = last_ceiling + log_sigmoid(-above) + beyond + log_sigmoid(-share)
-        theta = [log_ceiling - ceiling_one, log_floor - floor_ceiling]
-        theta[middle.place : middle.place] = two
-        return jnp.stack([*theta, *w[4:]]), inner + own + slopes + levels + shares
+        theta = (log_ceiling - ceiling_one, log_floor - floor_ceiling, log_n50, log_slope + log_rate)
+        return jnp.stack([*theta, *w[4:]]), own + slopes + levels + shares
 
     def to_edges(theta: jax.Array, facts: Columns) -> jax.Array:
-        two = theta[middle.place : middle.place + 2]
-        logit_ceiling, logit_ratio = theta[2 - middle.place : 4 - middle.place]
+        logit_ceiling, logit_ratio, log_n50, log_kappa = theta[:4]
         lam = exponent(theta[4] if len(theta) > 4 else None)
-        z_zero, log_slope = middle.to_line(*two, log_sigmoid(logit_ratio), lam)
-        z_last = z_zero + jnp.exp(log_slope) * growth(facts["last_shots"], lam)
+        n50 = jnp.exp(log_n50)
+        slope = jnp.exp(log_kappa - log_n50 + (1.0 - lam) * jnp.log1p(n50))
+        z_zero = -slope * growth(n50, lam)
+        z_last = z_zero + slope * growth(facts["last_shots"], lam)
         log_ceiling, ceiling_one = log_sigmoid(logit_ceiling), log_sigmoid(-logit_ceiling)
         log_floor, span = log_ceiling + log_sigmoid(logit_ratio), log_ceiling + log_sigmoid(-logit_ratio)
 
@@ -94,9 +79,9 @@ def ends_of(growth: Callable, exponent: Callable, middle: Middle) -> Edges:
             up, left = span + log_sigmoid(z), span + log_sigmoid(-z)
             return jnp.logaddexp(log_floor, up) - jnp.logaddexp(ceiling_one, left)
 
-        at_zero, above_lowest = logit_of(z_zero), log_floor
-        if middle.below_half:
-            above_lowest = jnp.minimum(log_floor, span + jnp.log(jnp.tanh(jnp.maximum(-0.5 * z_zero, TINY))))
+        at_zero = logit_of(z_zero)
+        half_way = span + jnp.log(jnp.tanh(jnp.maximum(-0.5 * z_zero, TINY)))
+        above_lowest = jnp.minimum(log_floor, half_way)
         share = above_lowest - span - log_sigmoid(z_zero)
         log_rise = jnp.log(jnp.maximum(logit_of(z_last) - at_zero, TINY))
         return jnp.stack([at_zero, log_rise, share, span + log_sigmoid(-z_last) - ceiling_one, *theta[4:]])

@@ -26,7 +26,7 @@ from jax.nn import log_sigmoid, sigmoid
 
 from bayesscale.law import Edges, Law
 from bayesscale.laws.coordinates import CEILING, N50, chance_floor, log_between
-from bayesscale.laws.ends import Middle, ends_of
+from bayesscale.laws.ends import ends_of
 from bayesscale.parameter import LogitBeta, Parameter
 from bayesscale.special import box_cox
 
@@ -90,7 +90,7 @@ def on_curve_law(form: str) -> Law:
 
     slope = "z(n) = kappa (g(n) - g(n50)) / (n50 (1+n50)^(lambda-1))"
     equation = f"p = beta + (gamma-beta) sigmoid(z(n)); {slope}"
-    ends = ends_of(partial(growth, form), partial(exponent, form), HALF_WAY)
+    ends = ends_of(partial(growth, form), inverse_box_cox, partial(exponent, form))
     return _law(form, form, (CEILING, FLOOR, N50, KAPPA), equation, log_mean, derived, ends)
 
 
@@ -110,8 +110,7 @@ def strict_law(form: str) -> Law:
         return paper_quantities(logit_rho, k, logit_ceiling, logit_floor_ratio, lam, inverse_box_cox(evidence, lam))
 
     equation = "p = beta + (gamma-beta) sigmoid(logit(rho) + K log(gamma/beta) g(n))"
-    ends = ends_of(partial(growth, form), partial(exponent, form), STRICT_LINE)
-    return _law(f"{form}_strict", form, (LOGIT_RHO, log_k, CEILING, FLOOR), equation, log_mean, derived, ends)
+    return _law(f"{form}_strict", form, (LOGIT_RHO, log_k, CEILING, FLOOR), equation, log_mean, derived)
 
 
 def _law(
@@ -159,40 +158,6 @@ def inverse_box_cox(evidence: jax.Array, lam: jax.Array) -> jax.Array:
     power = jnp.where(lam > 1e-8, jnp.log1p(lam * positive) / jnp.maximum(lam, 1e-8), positive)
     return jnp.expm1(jnp.minimum(power, 700.0))
 
-
-def half_way_of(
-    z_zero: jax.Array, log_slope: jax.Array, log_ratio: jax.Array, lam: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """log n50, where g(n50) = -z_0 / b, log kappa, and the log determinant of the map from (z_0, log b)."""
-    n50 = inverse_box_cox(-z_zero * jnp.exp(-log_slope), lam)
-    log_n50 = jnp.log(n50)
-    log_rate = log_n50 - (1.0 - lam) * jnp.log1p(n50)  # d g / d log n at n50
-    return log_n50, log_slope + log_rate, -log_rate - log_slope
-
-
-def half_way_line(
-    log_n50: jax.Array, log_kappa: jax.Array, log_ratio: jax.Array, lam: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    n50 = jnp.exp(log_n50)
-    slope = on_curve_slope(log_n50, log_kappa, lam)
-    return -slope * box_cox(n50, lam), jnp.log(slope)
-
-
-def strict_of(
-    z_zero: jax.Array, log_slope: jax.Array, log_ratio: jax.Array, lam: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """logit rho = z_0, log K = log(b / log(gamma/beta)), and the log determinant of the map."""
-    return z_zero, log_slope - jnp.log(-log_ratio), jnp.zeros_like(z_zero)
-
-
-def strict_line(
-    logit_rho: jax.Array, log_k: jax.Array, log_ratio: jax.Array, lam: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    return logit_rho, log_k + jnp.log(-log_ratio)
-
-
-HALF_WAY = Middle(half_way_of, half_way_line, place=2, below_half=True)
-STRICT_LINE = Middle(strict_of, strict_line, place=0, below_half=False)
 
 ON_CURVE: tuple[Law, ...] = tuple(on_curve_law(form) for form in FORMS)
 STRICT: tuple[Law, ...] = tuple(strict_law(form) for form in FORMS)
