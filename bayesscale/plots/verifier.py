@@ -77,6 +77,7 @@ def plot_verifier(
     given = np.nanmedian(accuracy_given_answer(a, s, K), axis=0)
     ax.plot(K, given, color=colour, ls=dashes, lw=1.5, zorder=3, label="given an answer, median")
     draw_ceiling(ax, ceiling_given_answer(a, s), end * 1.85, colour, "^")
+    name_limit(ax, end * 1.67)
     observed = observed_accuracy(fit.attempts, K) if population == "these" else None
     if observed is not None:
         ax.plot(*observed, "o", ms=4.2, color=DATA, zorder=4, label="log, without a law")
@@ -107,6 +108,13 @@ def draw_ceiling(ax: Axes, draws: NDArray, place: float, colour: str, marker: st
     for mass, width in ((0.9, 1.2), (0.5, 4.0)):
         ax.plot([place, place], np.quantile(draws, TAIL[mass]), color=colour, lw=width, solid_capstyle="butt", zorder=3)
     ax.plot(place, np.median(draws), marker, ms=5, mfc="white", mec=colour, mew=1.3, zorder=4, gid="ceiling")
+
+
+def name_limit(ax: Axes, place: float) -> None:
+    """Say below a limit that it is one."""
+    ax.annotate(
+        "no\nend", (place, 0.02), xycoords=ax.get_xaxis_transform(), fontsize=7, color=NOTE, ha="center", va="bottom"
+    )
 
 
 def draw_stronger(ax: Axes, stronger: Sequence[float]) -> None:

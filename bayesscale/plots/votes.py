@@ -20,7 +20,7 @@ from bayesscale.plots.style import (
     write_legend,
     write_title,
 )
-from bayesscale.plots.verifier import draw_ceiling
+from bayesscale.plots.verifier import draw_ceiling, name_limit
 from bayesscale.resampling.vote_forecast import VoteForecast
 from bayesscale.votes import Votes
 
@@ -54,6 +54,7 @@ def plot_votes(forecast: VoteForecast, *, observed: Votes | None = None, ax: Axe
     log_shots_axis(ax, min(0.9, n[0] / 1.1), end * 1.9, "votes n")
     draw_vote(ax, n, draws, most)
     draw_ceiling(ax, forecast.limit, end * 1.45, MEDIAN, "o")
+    name_limit(ax, end * 1.45)
     single = float(np.median(forecast.single))
     ax.axhline(single, color=NOTE, lw=1.2, ls=(0, (4, 2)), zorder=2, label="single sample, median", gid="single")
     if observed is not None:
