@@ -34,7 +34,7 @@ class Edges(NamedTuple):
     from_edges(w, facts) : parameters theta, and log |det d theta / d w|.
     to_edges(theta, facts) : the coordinates w.
     follows : whether they serve only where the curve must follow the law. A smooth departure takes the ends away from the
-        law, which they then no longer pin; which coordinates are better there differs by law, and was measured on real curves.
+        law, which they then no longer pin; which coordinates are better there differs by law.
     """
 
     from_edges: Callable[[jax.Array, Columns], tuple[jax.Array, jax.Array]]

@@ -12,16 +12,18 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.special import logit
 
 import bayesscale as bs
+from bayesscale.conditions import SHIFTS
 from bayesscale.pooled import POOLED_SAMPLER
+from bayesscale.runs.demo import data_folder
+from benchmarks.passk_forecast import progress_lines
 
-DATA = Path(__file__).resolve().parent.parent / "data" / "icl_counts"
+DATA = data_folder() / "icl_counts"
 
 
 def true_shifts(model: str) -> pd.Series:
@@ -30,10 +32,10 @@ def true_shifts(model: str) -> pd.Series:
     truth = truth[(truth["model"] == model) & (truth["kind"] == "tempered")]
     values = pd.DataFrame(
         {
-            "prior log-odds logit(rho)": logit(truth["rho"]),
-            "log K": np.log(truth["K"]),
-            "logit gamma": logit(truth["gamma"]),
-            "logit(beta/gamma)": logit(truth["beta"] / truth["gamma"]),
+            SHIFTS["logit_rho"]: logit(truth["rho"]),
+            SHIFTS["log_K"]: np.log(truth["K"]),
+            SHIFTS["logit_ceiling"]: logit(truth["gamma"]),
+            SHIFTS["logit_floor_ratio"]: logit(truth["beta"] / truth["gamma"]),
         }
     ).set_index([truth["task"], truth["sft_amount"]])
     last = truth["sft_amount"].max()
@@ -51,14 +53,7 @@ def main() -> None:
         trials="trials", run="run",
     )  # fmt: skip
     own = curves.subset([i for i, key in enumerate(curves.keys) if key[0] == arguments.model])
-    start, last = time.perf_counter(), 0.0
-
-    def progress(done: int, total: int) -> None:
-        nonlocal last
-        if time.perf_counter() - last > 60:
-            last = time.perf_counter()
-            print(f"  {done} of {total} after {last - start:.0f} s", flush=True)
-
+    start, progress = time.perf_counter(), progress_lines(arguments.model, every=60.0)
     sampler = replace(POOLED_SAMPLER, draws=arguments.draws, keep=arguments.draws)
     moved = bs.which_moved(own, "sft_amount", sampler=sampler, seed=arguments.seed, progress=progress)
     print(f"{len(own)} curves of {arguments.model}, {time.perf_counter() - start:.0f} s")

@@ -75,3 +75,9 @@ def log_half_rise(log_n: jax.Array, log_n50: jax.Array, log_slope: jax.Array) ->
 def safe_log_shots(n: jax.Array) -> jax.Array:
     """log n, with a finite stand-in at n = 0 far below any shot count, so that gradients stay finite."""
     return jnp.log(jnp.where(n > 0, n, 1e-30))
+
+
+def on_curve_slope(log_n50: jax.Array, log_kappa: jax.Array, lam: jax.Array) -> jax.Array:
+    """Slope b of the log-odds per unit of g, from the steepness per unit of log n at n50: b = kappa / (dg/dlog n)."""
+    n50 = jnp.exp(log_n50)
+    return jnp.exp(log_kappa - log_n50 + (1.0 - lam) * jnp.log1p(n50))

@@ -14,12 +14,14 @@ rise is reached where g(n50) = -z_0 / b.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.nn import log_sigmoid
 
 from bayesscale.law import Edges
+from bayesscale.laws.coordinates import on_curve_slope
 from bayesscale.special import log1mexp
 from bayesscale.types import Columns
 
@@ -28,49 +30,71 @@ LARGEST_RISE = 300.0
 TINY = 1e-12
 
 
+class Levels(NamedTuple):
+    """Logs of floor, ceiling and one minus it, and of distances between the levels floor < zero < last < ceiling."""
+
+    floor: jax.Array
+    ceiling: jax.Array
+    ceiling_one: jax.Array
+    floor_zero: jax.Array
+    floor_last: jax.Array
+    floor_ceiling: jax.Array
+    zero_ceiling: jax.Array
+    last_ceiling: jax.Array
+
+
+def levels_of(w: jax.Array) -> tuple[Levels, jax.Array]:
+    """Levels of the first four coordinates, and log |det d(p0, p_L, gamma, beta) / dw|."""
+    at_zero, log_rise, share, above = w[:4]
+    rise = jnp.exp(jnp.minimum(log_rise, LARGEST_RISE))
+    at_last = at_zero + rise
+    log_zero, log_last, log_missing = log_sigmoid(at_zero), log_sigmoid(at_last), log_sigmoid(-at_last)
+    last_ceiling = log_missing + log_sigmoid(above)
+    zero_last = log_last + log_sigmoid(-at_zero) + log1mexp(rise)
+    zero_ceiling = jnp.logaddexp(last_ceiling, zero_last)
+    free = log_zero < zero_ceiling  # the floor may come down to zero
+    room = jnp.where(free, log_zero, zero_ceiling)
+    lowest = log_zero + log1mexp(jnp.where(free, 1.0, jnp.maximum(log_zero - zero_ceiling, TINY)))
+    lowest = jnp.where(free, -jnp.inf, lowest)
+    beyond, floor_zero = room + log_sigmoid(share), room + log_sigmoid(-share)
+    levels = Levels(
+        floor=jnp.logaddexp(lowest, beyond),
+        ceiling=jnp.logaddexp(log_last, last_ceiling),
+        ceiling_one=log_missing + log_sigmoid(-above),
+        floor_zero=floor_zero,
+        floor_last=jnp.logaddexp(floor_zero, zero_last),
+        floor_ceiling=jnp.logaddexp(floor_zero, zero_ceiling),
+        zero_ceiling=zero_ceiling,
+        last_ceiling=last_ceiling,
+    )
+    ends = log_zero + log_sigmoid(-at_zero) + log_last + log_missing + jnp.log(rise)
+    return levels, ends + last_ceiling + log_sigmoid(-above) + beyond + log_sigmoid(-share)
+
+
 def ends_of(growth: Callable, inverse_growth: Callable, exponent: Callable) -> Edges:
     """Build the coordinates for g(n, lambda), its inverse, and lambda as a function of its coordinate (None where fixed)."""
 
     def from_edges(w: jax.Array, facts: Columns) -> tuple[jax.Array, jax.Array]:
-        at_zero, log_rise, share, above = w[:4]
         lam = exponent(w[4] if len(w) > 4 else None)
-        rise = jnp.exp(jnp.minimum(log_rise, LARGEST_RISE))
-        at_last = at_zero + rise
-        log_zero, log_last, log_missing = log_sigmoid(at_zero), log_sigmoid(at_last), log_sigmoid(-at_last)
-        # Distances between the levels floor < zero < last < ceiling, in logs.
-        last_ceiling = log_missing + log_sigmoid(above)
-        zero_last = log_last + log_sigmoid(-at_zero) + log1mexp(rise)
-        zero_ceiling = jnp.logaddexp(last_ceiling, zero_last)
-        free = log_zero < zero_ceiling  # the floor may come down to zero
-        room = jnp.where(free, log_zero, zero_ceiling)
-        lowest = log_zero + log1mexp(jnp.where(free, 1.0, jnp.maximum(log_zero - zero_ceiling, TINY)))
-        lowest = jnp.where(free, -jnp.inf, lowest)
-        beyond = room + log_sigmoid(share)
-        log_floor = jnp.logaddexp(lowest, beyond)
-        floor_zero = room + log_sigmoid(-share)
-        floor_last, floor_ceiling = jnp.logaddexp(floor_zero, zero_last), jnp.logaddexp(floor_zero, zero_ceiling)
-        log_ceiling, ceiling_one = jnp.logaddexp(log_last, last_ceiling), log_missing + log_sigmoid(-above)
-        climb = floor_last - floor_zero + zero_ceiling - last_ceiling
+        at, levels = levels_of(w)
+        climb = at.floor_last - at.floor_zero + at.zero_ceiling - at.last_ceiling
         log_slope = jnp.log(climb) - jnp.log(growth(facts["last_shots"], lam))
-        n50 = inverse_growth((zero_ceiling - floor_zero) * jnp.exp(-log_slope), lam)
+        n50 = inverse_growth((at.zero_ceiling - at.floor_zero) * jnp.exp(-log_slope), lam)
         log_n50 = jnp.log(n50)
-        log_rate = log_n50 - (1.0 - lam) * jnp.log1p(n50)  # d g / d log n at n50
-
-        # d(logit gamma, logit(beta/gamma), log n50, log kappa) / d(gamma, beta, z_0, log b), d(z_0, log b) / d(p0, p_L), and
-        # d(p0, p_L, gamma, beta) / dw.
-        own = -ceiling_one - log_floor - floor_ceiling - log_rate - log_slope
-        slopes = 2.0 * floor_ceiling - floor_zero - zero_ceiling - floor_last - last_ceiling - jnp.log(climb)
-        levels = log_zero + log_sigmoid(-at_zero) + log_last + log_missing + jnp.log(rise)
-        shares = last_ceiling + log_sigmoid(-above) + beyond + log_sigmoid(-share)
-        theta = (log_ceiling - ceiling_one, log_floor - floor_ceiling, log_n50, log_slope + log_rate)
-        return jnp.stack([*theta, *w[4:]]), own + slopes + levels + shares
+        log_kappa = log_slope + log_n50 - (1.0 - lam) * jnp.log1p(n50)
+        # d(logit gamma, logit(beta/gamma), log n50, log kappa) / d(gamma, beta, z_0, log b), and d(z_0, log b) / d(p0, p_L).
+        own = -at.ceiling_one - at.floor - at.floor_ceiling - log_kappa
+        slopes = (
+            2.0 * at.floor_ceiling - at.floor_zero - at.zero_ceiling - at.floor_last - at.last_ceiling - jnp.log(climb)
+        )
+        theta = (at.ceiling - at.ceiling_one, at.floor - at.floor_ceiling, log_n50, log_kappa)
+        return jnp.stack([*theta, *w[4:]]), own + slopes + levels
 
     def to_edges(theta: jax.Array, facts: Columns) -> jax.Array:
         logit_ceiling, logit_ratio, log_n50, log_kappa = theta[:4]
         lam = exponent(theta[4] if len(theta) > 4 else None)
-        n50 = jnp.exp(log_n50)
-        slope = jnp.exp(log_kappa - log_n50 + (1.0 - lam) * jnp.log1p(n50))
-        z_zero = -slope * growth(n50, lam)
+        slope = on_curve_slope(log_n50, log_kappa, lam)
+        z_zero = -slope * growth(jnp.exp(log_n50), lam)
         z_last = z_zero + slope * growth(facts["last_shots"], lam)
         log_ceiling, ceiling_one = log_sigmoid(logit_ceiling), log_sigmoid(-logit_ceiling)
         log_floor, span = log_ceiling + log_sigmoid(logit_ratio), log_ceiling + log_sigmoid(-logit_ratio)

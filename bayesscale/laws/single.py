@@ -25,7 +25,7 @@ import numpyro.distributions as dist
 from jax.nn import log_sigmoid, sigmoid
 
 from bayesscale.law import Edges, Law
-from bayesscale.laws.coordinates import CEILING, N50, chance_floor, log_between
+from bayesscale.laws.coordinates import CEILING, N50, chance_floor, log_between, on_curve_slope
 from bayesscale.laws.ends import ends_of
 from bayesscale.parameter import LogitBeta, Parameter
 from bayesscale.special import box_cox
@@ -63,12 +63,6 @@ def exponent(form: str, logit_lambda: jax.Array | None) -> jax.Array:
         return jnp.asarray(fixed)
     assert logit_lambda is not None
     return sigmoid(logit_lambda)
-
-
-def on_curve_slope(log_n50: jax.Array, log_kappa: jax.Array, lam: jax.Array) -> jax.Array:
-    """Slope b of the log-odds per unit of g, from the steepness per unit of log n at n50: b = kappa / (dg/dlog n)."""
-    n50 = jnp.exp(log_n50)
-    return jnp.exp(log_kappa - log_n50 + (1.0 - lam) * jnp.log1p(n50))
 
 
 def on_curve_law(form: str) -> Law:
