@@ -33,19 +33,46 @@ def score_table(size: int) -> NDArray[np.float64]:
     return ndtri((np.arange(1, size + 1) - 0.375) / (size + 0.25))
 
 
-def rank_normalise(draws: Draws) -> Draws:
-    """Replace draws by normal scores of their pooled ranks; ties share their mean rank."""
-    *batch, chains, n = draws.shape
-    flat = draws.reshape(-1, chains * n)
+class Sorted(NamedTuple):
+    """Draws of all chains of a batch (row, chain * draw): as they are, and in ascending order with where each came from."""
+
+    flat: Draws
+    ascending: Draws
+    order: NDArray[np.intp]
+
+
+def sort_draws(draws: Draws) -> Sorted:
+    """Pool the chains and sort."""
+    flat = draws.reshape(-1, draws.shape[-2] * draws.shape[-1])
     order = np.argsort(flat, axis=-1)
-    scores = np.empty_like(flat)
-    np.put_along_axis(scores, order, np.broadcast_to(score_table(chains * n), flat.shape), axis=-1)
-    tied = np.flatnonzero((np.diff(np.take_along_axis(flat, order, axis=-1), axis=-1) == 0).any(axis=-1))
+    return Sorted(flat, np.take_along_axis(flat, order, axis=-1), order)
+
+
+def normal_scores(sorted_draws: Sorted) -> Draws:
+    """(row, chain * draw) normal scores of ranks; ties share their mean rank."""
+    flat, ascending, order = sorted_draws
+    scores, size = np.empty_like(flat), flat.shape[-1]
+    np.put_along_axis(scores, order, np.broadcast_to(score_table(size), flat.shape), axis=-1)
+    tied = np.flatnonzero((np.diff(ascending, axis=-1) == 0).any(axis=-1))
     if len(tied):
         ranks = rankdata(flat[tied], axis=-1, method="average")
-        scores[tied] = ndtri((ranks - 0.375) / (chains * n + 0.25))
-    scores[~np.isfinite(flat).all(axis=-1)] = np.nan
-    return scores.reshape(*batch, chains, n)
+        scores[tied] = ndtri((ranks - 0.375) / (size + 0.25))
+    scores[~np.isfinite(ascending[:, [0, -1]]).all(axis=-1)] = np.nan
+    return scores
+
+
+def rank_normalise(draws: Draws) -> Draws:
+    """Replace draws by normal scores of their pooled ranks."""
+    return normal_scores(sort_draws(draws)).reshape(draws.shape)
+
+
+def quantile(ascending: Draws, probability: float) -> Draws:
+    """(row, 1) quantiles of sorted draws, interpolated linearly."""
+    place = probability * (ascending.shape[-1] - 1)
+    low = int(place)
+    part = place - low
+    below, above = ascending[:, low, None], ascending[:, min(low + 1, ascending.shape[-1] - 1), None]
+    return below + part * (above - below)
 
 
 def plain_rhat(draws: Draws) -> NDArray[np.float64]:
@@ -59,51 +86,62 @@ def plain_rhat(draws: Draws) -> NDArray[np.float64]:
 
 def rhat(draws: Draws) -> NDArray[np.float64]:
     """Rank-normalised split R-hat: the larger of the bulk's and the folded draws'."""
-    split = split_chains(draws)
-    folded = np.abs(split - np.median(split, axis=(-2, -1), keepdims=True))
-    return np.maximum(plain_rhat(rank_normalise(split)), plain_rhat(rank_normalise(folded)))
+    return measure(draws).rhat
 
 
-def autocovariance(draws: Draws) -> Draws:
-    """Biased autocovariance at every lag, by FFT."""
-    n = draws.shape[-1]
+def autocovariance(draws: Draws, lags: int | None = None) -> Draws:
+    """Biased autocovariance at so many lags, term by term; or at every lag, by FFT."""
+    n, centred = draws.shape[-1], draws - draws.mean(-1, keepdims=True)
+    if lags is not None:
+        products = [np.einsum("...i,...i->...", centred[..., : n - k], centred[..., k:]) for k in range(lags)]
+        return np.stack(products, axis=-1) / n
     size = next_fast_len(2 * n - 1, real=True)
-    spectrum: Any = rfft(draws - draws.mean(-1, keepdims=True), size, axis=-1)
+    spectrum: Any = rfft(centred, size, axis=-1)
     products: Any = irfft(spectrum.real**2 + spectrum.imag**2, size, axis=-1)
     return products[..., :n] / n
+
+
+FEW_LAGS = 16
+"""Lags looked at first: where correlations have died out by then, as they mostly have, the others are not needed."""
 
 
 def effective_size(draws: Draws) -> NDArray[np.float64]:
     """Effective sample size of the mean by Geyer's initial monotone sequence over pooled chains."""
     *batch, chains, n = draws.shape
-    covariance = autocovariance(draws)
+    flat = draws.reshape(-1, chains, n)
+    if n <= FEW_LAGS:
+        return geyer_size(flat, autocovariance(flat))[0].reshape(batch)
+    size, ended = geyer_size(flat, autocovariance(flat, FEW_LAGS))
+    on = np.flatnonzero(~ended & np.isfinite(size))
+    if len(on):
+        size[on] = geyer_size(flat[on], autocovariance(flat[on]))[0]
+    return size.reshape(batch)
+
+
+def geyer_size(draws: Draws, covariance: Draws) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Effective sample size from autocovariances (row, chain, lag), and whether their positive pairs ended within the lags."""
+    chains, n = draws.shape[1:]
     within = covariance[..., 0].mean(-1) * n / (n - 1)
     plus = within * (n - 1) / n + (draws.mean(-1).var(-1, ddof=1) if chains > 1 else 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        rho = 1.0 - (within[..., None] - covariance.mean(-2) * n / (n - 1)) / plus[..., None]
-    rho[..., 0] = 1.0
-    pairs = rho[..., : n // 2 * 2].reshape(*batch, n // 2, 2).sum(-1)
+        rho = 1.0 - (within[:, None] - covariance.mean(-2) * n / (n - 1)) / plus[:, None]
+    rho[:, 0] = 1.0
+    pairs = rho[:, : rho.shape[-1] // 2 * 2].reshape(len(rho), -1, 2).sum(-1)
     usable = np.logical_and.accumulate(pairs > 0, axis=-1)
     monotone = np.minimum.accumulate(np.where(usable, pairs, 0.0), axis=-1)
-    tau = -1.0 + 2.0 * monotone.sum(-1)
     total = chains * n
-    tau = np.maximum(tau, 1.0 / np.log10(total))
-    return np.where(np.isfinite(plus) & (plus > 0), total / tau, np.nan)
+    tau = np.maximum(-1.0 + 2.0 * monotone.sum(-1), 1.0 / np.log10(total))
+    return np.where(np.isfinite(plus) & (plus > 0), total / tau, np.nan), ~usable[:, -1]
 
 
 def ess_bulk(draws: Draws) -> NDArray[np.float64]:
     """Effective sample size of the rank-normalised split draws."""
-    return effective_size(rank_normalise(split_chains(draws)))
+    return measure(draws).ess_bulk
 
 
 def ess_tail(draws: Draws) -> NDArray[np.float64]:
     """Smaller effective sample size of the 5% and 95% quantile indicators."""
-    split = split_chains(draws)
-    sizes = []
-    for probability in (0.05, 0.95):
-        cut = np.quantile(split, probability, axis=(-2, -1), keepdims=True)
-        sizes.append(effective_size((split <= cut).astype(float)))
-    return np.where(np.isfinite(split).all(axis=(-2, -1)), np.minimum(*sizes), np.nan)
+    return measure(draws).ess_tail
 
 
 class Measured(NamedTuple):
@@ -128,11 +166,17 @@ def measure(draws: Draws) -> Measured:
 
 
 def measure_block(draws: Draws) -> Measured:
+    """Measure (row, chain, draw); what is sorted once serves ranks, quantiles and the median."""
     split = split_chains(draws)
-    scores = rank_normalise(split)
-    folded = np.abs(split - np.median(split, axis=(-2, -1), keepdims=True))
-    worst_rhat = np.maximum(plain_rhat(scores), plain_rhat(rank_normalise(folded)))
-    return Measured(worst_rhat, effective_size(scores), ess_tail(draws))
+    pooled = sort_draws(split)
+    scores = normal_scores(pooled).reshape(split.shape)
+    with np.errstate(invalid="ignore"):  # infinite draws
+        middle, *tails = (quantile(pooled.ascending, probability) for probability in (0.5, 0.05, 0.95))
+        folded = np.abs(pooled.flat - middle).reshape(split.shape)
+    low, high = ((pooled.flat <= cut).astype(float).reshape(split.shape) for cut in tails)
+    bulk, *sizes = effective_size(np.stack([scores, low, high]))
+    tail = np.where(np.isfinite(pooled.ascending[:, [0, -1]]).all(axis=-1), np.minimum(*sizes), np.nan)
+    return Measured(np.maximum(plain_rhat(scores), plain_rhat(rank_normalise(folded))), bulk, tail)
 
 
 def bfmi(energy: Draws) -> NDArray[np.float64]:

@@ -9,9 +9,9 @@ Sections (`--only`): engine, peers, poison, first, memory, scaling, cores. Times
 marked as wall time. Peers are optional (`pip install -e '.[bench]'`); what is absent is said and skipped.
 
 Workloads: see `benchmarks.batch.workloads`. Gate, the same function for all: split rank R-hat <= 1.01, bulk and tail ESS >=
-400 for the worst coordinate, fewer than 1% divergent draws. The engine's time includes diagnostics, its own and the gate's,
-and all stronger tiers; compilation happens in a first run and is reported apart. A peer samples one curve after the other;
-what fails is rerun with twice the warm-up and draws, up to `--reruns` times; its time leaves out the gate, and compilation
+400 for the worst coordinate, fewer than 1% divergent draws; no contender is charged for it. The engine's time includes its
+own diagnostics and all stronger tiers; compilation happens in a first run and is reported apart. A peer samples one curve
+after the other; what fails is rerun with twice the warm-up and draws, up to `--reruns` times; its time leaves out compilation
 unless it compiles for every curve. Curves a peer is not given are extrapolated from those it is.
 """
 

