@@ -17,7 +17,7 @@ from bayesscale.fitting import Skipped, fit_units
 from bayesscale.gate import CONTRACTION_IDENTIFIED
 from bayesscale.inference.settings import Progress, Sampler, silent
 from bayesscale.law import Law
-from bayesscale.likelihood import QUASI_BINOMIAL, Likelihood, link, quasi_variance
+from bayesscale.likelihood import QUASI_BINOMIAL, Likelihood, link, quasi_log_variance
 from bayesscale.model import compose, derived_quantities, law_log_mean, prior_draw, sigma_of, theta_of
 from bayesscale.precision import enable_float64
 from bayesscale.units import Units, facts_seen
@@ -67,7 +67,7 @@ def simulate_units(
             if sigma is None
             else np.cumsum(rng.standard_normal(len(n)) * float(sigma) * np.sqrt(base["step"]))
         )
-        variance = np.asarray(quasi_variance(mean, base, theta))  # pyright: ignore[reportArgumentType]
+        variance = np.exp(quasi_log_variance(mean, base, theta))  # pyright: ignore[reportArgumentType]
         y = np.asarray(link("counts", mean)) + path + np.sqrt(variance / runs) * rng.standard_normal(len(n))
         s2 = variance * rng.chisquare(runs - 1, len(n)) / (runs - 1)
         half = (runs - 1) / 2.0

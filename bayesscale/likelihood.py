@@ -37,6 +37,7 @@ import numpyro.distributions as dist
 from jax.nn import sigmoid
 
 from bayesscale.curves import Kind
+from bayesscale.logarithms import log, log1p, log_sigmoid
 from bayesscale.parameter import Parameter
 from bayesscale.special import beta_binomial_log_kernel
 from bayesscale.types import Columns, LogMean, ObsArray, Scalar, Theta
@@ -75,7 +76,7 @@ class Likelihood:
 def link(kind: Kind, mean: LogMean) -> ObsArray:
     """Map a law's value to the link scale: logit p, or log NLL = log(-log p) for mean NLLs."""
     log_p, log_q = mean
-    return jnp.log(jnp.maximum(-log_p, 1e-300)) if kind == "nll_mean" else log_p - log_q
+    return log(jnp.maximum(-log_p, 1e-300)) if kind == "nll_mean" else log_p - log_q
 
 
 def inverse_link(kind: Kind, eta: ObsArray) -> ObsArray:
@@ -85,17 +86,21 @@ def inverse_link(kind: Kind, eta: ObsArray) -> ObsArray:
 
 def log_link_jacobian(kind: Kind, value: ObsArray) -> ObsArray:
     """log |d link / d value|, to turn a density on the link scale into one on the value scale."""
-    return -jnp.log(value) if kind == "nll_mean" else -jnp.log(value) - jnp.log1p(-value)
+    return -log(value) if kind == "nll_mean" else -log(value) - log1p(-value)
+
+
+LARGEST_LOG_VARIANCE = 600.0
+"""Log of the largest variance of a logit that is told apart; beyond it p is 0 or 1 to the last digit."""
 
 
 def binomial_variance(mean: LogMean, trials: ObsArray | float) -> ObsArray:
     """Delta-method variance of the logit of a proportion, 1 / (N p (1-p)), kept finite at both ends."""
-    return jnp.exp(jnp.minimum(-mean[0] - mean[1], 600.0)) / trials
+    return jnp.exp(jnp.minimum(-mean[0] - mean[1], LARGEST_LOG_VARIANCE)) / trials
 
 
 def normal_log_prob(y: ObsArray, centre: ObsArray, variance: ObsArray) -> ObsArray:
     """log Normal(y; centre, variance)."""
-    return -0.5 * ((y - centre) ** 2 / variance + jnp.log(2.0 * math.pi * variance))
+    return -0.5 * ((y - centre) ** 2 / variance + log(2.0 * math.pi * variance))
 
 
 STUDENT_DF = 4.0
@@ -143,17 +148,17 @@ PSI_REFERENCE_SHOTS = 20.0
 
 def log_shots_ratio(columns: Columns) -> ObsArray:
     """log((n+1)/21): zero at the reference of 20 shots, finite at none."""
-    return jnp.log1p(columns["shots"]) - math.log1p(PSI_REFERENCE_SHOTS)
+    return log1p(columns["shots"]) - math.log1p(PSI_REFERENCE_SHOTS)
 
 
-def quasi_variance(mean: LogMean, columns: Columns, theta: Theta) -> ObsArray:
-    """Variance of one run's logit accuracy, psi(n) / (N p (1-p))."""
+def quasi_log_variance(mean: LogMean, columns: Columns, theta: Theta) -> ObsArray:
+    """log of the variance of one run's logit accuracy, psi(n) / (N p (1-p)), kept finite at both ends."""
     log_psi = theta["d0"] + theta["d1"] * log_shots_ratio(columns)
-    return jnp.exp(log_psi) * binomial_variance(mean, columns["trials"])
+    return log_psi + jnp.minimum(-mean[0] - mean[1], LARGEST_LOG_VARIANCE) - log(columns["trials"])
 
 
 def quasi_site(mean: LogMean, columns: Columns, theta: Theta) -> tuple[ObsArray, ObsArray]:
-    return columns["y"], quasi_variance(mean, columns, theta) / columns["runs"]
+    return columns["y"], jnp.exp(quasi_log_variance(mean, columns, theta)) / columns["runs"]
 
 
 def quasi_log_prob(eta: ObsArray, mean: LogMean, columns: Columns, theta: Theta) -> ObsArray:
@@ -164,13 +169,13 @@ def quasi_log_prob(eta: ObsArray, mean: LogMean, columns: Columns, theta: Theta)
 def quasi_extra(mean: LogMean, columns: Columns, theta: Theta) -> ObsArray:
     """log density of the run variance, s2 ~ v chi2(df) / df; nothing where the runs say nothing (df = 0)."""
     df, s2 = columns["run_df"], columns["run_variance"]
-    log_v = jnp.log(quasi_variance(mean, columns, theta))
+    log_v = quasi_log_variance(mean, columns, theta)
     return columns["run_constant"] - 0.5 * df * (log_v + s2 * jnp.exp(-log_v))
 
 
 def quasi_draw(key: jax.Array, eta: ObsArray, mean: LogMean, columns: Columns, theta: Theta) -> ObsArray:
-    sd = jnp.sqrt(quasi_variance(mean, columns, theta) / columns["runs"])
-    return sigmoid(eta + sd * jax.random.normal(key, jnp.shape(eta)))
+    _, variance = quasi_site(mean, columns, theta)
+    return sigmoid(eta + jnp.sqrt(variance) * jax.random.normal(key, jnp.shape(eta)))
 
 
 D0 = Parameter("d0", "d₀", "log dispersion against binomial at 20 shots", dist.Normal(0.5, 1.0), spread=0.5)
@@ -199,7 +204,7 @@ QUASI_STUDENT = heavy_tailed(
 
 def binomial_log_prob(eta: ObsArray, mean: LogMean, columns: Columns, theta: Theta) -> ObsArray:
     k, n = columns["successes"], columns["trials"]
-    return columns["log_choose"] + k * jax.nn.log_sigmoid(eta) + (n - k) * jax.nn.log_sigmoid(-eta)
+    return columns["log_choose"] + k * log_sigmoid(eta) + (n - k) * log_sigmoid(-eta)
 
 
 def binomial_site(mean: LogMean, columns: Columns, theta: Theta) -> tuple[ObsArray, ObsArray]:
@@ -289,7 +294,7 @@ def beta_shape(eta: ObsArray, columns: Columns, theta: Theta) -> tuple[ObsArray,
 def beta_log_prob(eta: ObsArray, mean: LogMean, columns: Columns, theta: Theta) -> ObsArray:
     a, b = beta_shape(eta, columns, theta)
     value = columns["value"]
-    return (a - 1.0) * jnp.log(value) + (b - 1.0) * jnp.log1p(-value) - jax.scipy.special.betaln(a, b)
+    return (a - 1.0) * log(value) + (b - 1.0) * log1p(-value) - jax.scipy.special.betaln(a, b)
 
 
 def beta_draw(key: jax.Array, eta: ObsArray, mean: LogMean, columns: Columns, theta: Theta) -> ObsArray:

@@ -24,6 +24,7 @@ from jax.typing import ArrayLike
 from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.util import validate_sample
 
+from bayesscale.logarithms import log_sigmoid
 from bayesscale.types import Columns, Scalar
 
 type Prior = dist.Distribution | Callable[[Columns], dist.Distribution]
@@ -136,4 +137,4 @@ class LogitBeta(dist.Distribution):
     @validate_sample
     def log_prob(self, value: jax.Array) -> jax.Array:  # pyright: ignore[reportIncompatibleMethodOverride]
         log_beta = jax.scipy.special.betaln(self.a, self.b)
-        return self.a * jax.nn.log_sigmoid(value) + self.b * jax.nn.log_sigmoid(-value) - log_beta
+        return self.a * log_sigmoid(value) + self.b * log_sigmoid(-value) - log_beta

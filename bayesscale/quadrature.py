@@ -25,6 +25,7 @@ from jax.scipy.special import logsumexp
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, xlog1py, xlogy
 
+from bayesscale.logarithms import log, logaddexp
 from bayesscale.rate_law import count_cells
 from bayesscale.types import Columns
 
@@ -73,7 +74,7 @@ def log_integral(columns: Columns, log_density: Callable[[jax.Array], jax.Array]
     """
     below, above = log_tails
     on_axis = logsumexp(columns["log_weight"] + log_density(jnp.asarray(columns["x"])), axis=-1)
-    return jnp.logaddexp(on_axis, jnp.logaddexp(columns["log_below"] + below, columns["log_above"] + above))
+    return logaddexp(on_axis, logaddexp(columns["log_below"] + below, columns["log_above"] + above))
 
 
 def log_kernel(x: Floats, c: Floats, f: Floats) -> Floats:
@@ -169,9 +170,9 @@ def log_shared_integral(columns: Columns, log_density: Callable[[jax.Array], jax
     total = jnp.asarray(columns["kernel"]) @ jnp.exp(terms - top)
     far = log_density(jnp.asarray(columns["centre"]))
     together = total > UNDERFLOW
-    on_axis = columns["log_peak"] + jnp.where(together, top + jnp.log(jnp.where(together, total, 1.0)), far)
+    on_axis = columns["log_peak"] + jnp.where(together, top + log(jnp.where(together, total, 1.0)), far)
     below, above = log_tails
-    return jnp.logaddexp(on_axis, jnp.logaddexp(columns["log_below"] + below, columns["log_above"] + above))
+    return logaddexp(on_axis, logaddexp(columns["log_below"] + below, columns["log_above"] + above))
 
 
 def shared_width(n: float) -> int:

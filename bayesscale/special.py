@@ -1,4 +1,4 @@
-"""Numerics the laws share: branch-free, vectorised, right under jit, vmap, grad, hessian and inside while loops.
+"""Gamma functions and powers the laws share: branch-free, vectorised, right under jit, vmap, grad, hessian and in loops.
 
 Each value, and each first derivative written by hand, is arranged so that every difference carries its small factor
 explicitly and nothing cancels; plain differentiation of the first derivative is then accurate as well, in either mode.
@@ -33,22 +33,18 @@ from operator import add
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
 from jax.scipy.special import digamma, gammaln
 from jax.typing import ArrayLike
+
+from bayesscale.logarithms import as_floats, keep, log, log1p, polynomial
 
 # Stirling's series, in powers of 1/x**2: log Gamma(x) after a factor 1/x, and -digamma(x) after a factor 1/x**2.
 # Used at x >= 8 only, where the first term left out is below 1e-15 (Abramowitz & Stegun 6.1.41, 6.3.18).
 _LOG_GAMMA_SERIES = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156)
 _DIGAMMA_SERIES = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12)
 _SHIFT = 8
-
-_LOG_2 = float(np.log(2.0))
-_LOG_2_HIGH, _LOG_2_LOW = 0.693147180369123816490, 1.90821492927058770002e-10  # 32 exact bits, and the rest (fdlibm)
-_SQRT_HALF_BITS = int(np.sqrt(0.5).view(np.int64))
-_ATANH_SERIES = tuple(2 / (2 * j + 1) for j in range(1, 11))
 
 type Tangent = Array | SymbolicZero
 
@@ -59,20 +55,20 @@ def log_gamma_ratio(a: ArrayLike, n: ArrayLike) -> Array:
     For a > 0 and real n >= 0. Exactly 0 at n = 0. Neither a >> n nor tiny a loses digits.
     Finite, with its gradient, for a in [1e-150, 1e75].
     """
-    a, n = _as_floats(a, n)
+    a, n = as_floats(a, n)
     return _log_gamma_ratio(a, n)
 
 
 def log_beta(a: ArrayLike, b: ArrayLike) -> Array:
     """log B(a, b) for positive a and b; `jax.scipy.special.betaln` is off by up to 1e-6."""
-    a, b = _as_floats(a, b)
+    a, b = as_floats(a, b)
     smaller = jnp.minimum(a, b)  # so that neither term outgrows the value
     return gammaln(smaller) - log_gamma_ratio(jnp.maximum(a, b), smaller)
 
 
 def log_binomial_coefficient(n: ArrayLike, k: ArrayLike) -> Array:
     """log C(n, k) for 0 <= k <= n."""
-    n, k = _as_floats(n, k)
+    n, k = as_floats(n, k)
     fewer = jnp.minimum(k, n - k)  # C(n, k) = C(n, n - k), and the smaller one has the smaller terms to subtract
     return log_gamma_ratio(n - fewer + 1, fewer) - log_gamma_ratio(1.0, fewer)
 
@@ -90,7 +86,8 @@ def beta_binomial_log_kernel(successes: ArrayLike, trials: ArrayLike, a: ArrayLi
     the three ratios joined. That needs six logarithms in place of nine (they are nearly the whole cost), and keeps
     the logs of concentrations from cancelling: the error grows as eps n, not as eps n log(a + b + n).
     """
-    k, n, a, b = _as_floats(successes, trials, a, b)
+    k, n, a, b = as_floats(successes, trials, a, b)
+    a, b = keep(a), keep(b)
     return _beta_binomial_log_kernel(k, n, a, b)
 
 
@@ -100,35 +97,8 @@ def beta_log_moment(successes: ArrayLike, failures: ArrayLike, a: ArrayLike, b: 
     The quantity of `beta_binomial_log_kernel`, made for extrapolation: its error is relative to the value itself,
     whether c is 0 and f is 1e12 or the two are 1e5 each. It costs half as much again.
     """
-    c, f, a, b = _as_floats(successes, failures, a, b)
+    c, f, a, b = as_floats(successes, failures, a, b)
     return _beta_log_moment(c, f, a, b)
-
-
-def log1mexp(h: ArrayLike) -> Array:
-    """log(1 - exp(-h)) for h > 0: the log probability of an event whose log-survival is -h. Gradient 1 / expm1(h)."""
-    (h,) = _as_floats(h)
-    small = h < _LOG_2  # Maechler (2012): each form is used where its inner rounding is harmless
-    large_h = jnp.where(small, 1.0, h)  # keeps log1p(-1) = -inf, and its NaN gradient, out of the unused branch
-    return jnp.where(small, jnp.log(-jnp.expm1(-h)), jnp.log1p(-jnp.exp(-large_h)))
-
-
-def log1pexp(x: ArrayLike) -> Array:
-    """log(1 + exp(x)), relative error 1e-15 at any x: the softplus function, fast where it fills a quadrature."""
-    (x,) = _as_floats(x)
-    positive = x > 0
-    return jnp.where(positive, x, 0.0) + _log1p(jnp.exp(jnp.where(positive, -x, x)))
-
-
-def logit_from_log(log_p: ArrayLike) -> Array:
-    """log p - log(1 - p) from log p <= 0, accurate at both ends.
-
-    A log_p above minus the smallest normal number, 0 included, gives the logit there (708.4 in float64, 87.3 in
-    float32: the largest) with zero gradient, in place of infinity.
-    """
-    (log_p,) = _as_floats(log_p)
-    nearest = -jnp.finfo(log_p.dtype).tiny
-    held = jnp.where(log_p < nearest, log_p, nearest)
-    return held - log1mexp(-held)
 
 
 def box_cox(n: ArrayLike, lam: ArrayLike) -> Array:
@@ -137,13 +107,13 @@ def box_cox(n: ArrayLike, lam: ArrayLike) -> Array:
     The effective number of examples of a tempered law: lam = 1 counts every one, lam = 0 counts on a log scale, and
     lam < 0 saturates at -1 / lam.
     """
-    n, lam = _as_floats(n, lam)
+    n, lam = as_floats(n, lam)
     return _box_cox(n, lam)
 
 
 @jax.custom_jvp
 def _box_cox(n: Array, lam: Array) -> Array:
-    log_n = jnp.log1p(n)
+    log_n = log1p(n)
     z = lam * log_n
     small = jnp.abs(z) < 1e-8
     return jnp.where(small, log_n * (1 + z / 2), jnp.expm1(z) / jnp.where(small, 1.0, lam))
@@ -154,7 +124,7 @@ def _box_cox_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) ->
     n, lam = primals
     n_dot, lam_dot = tangents
     # dg/dn = (1 + n)**(lam - 1); differentiating expm1(z) / lam term by term would lose it for large negative z.
-    by_n = jnp.exp((lam - 1) * jnp.log1p(n))
+    by_n = jnp.exp((lam - 1) * log1p(n))
     value = _box_cox(n, lam)
     return value, by_n * n_dot + _box_cox_by_lam(n, lam, value) * lam_dot
 
@@ -165,17 +135,17 @@ _SLOPE_SERIES = tuple((j + 1) / factorial(j + 2) for j in range(18))
 
 def _box_cox_by_lam(n: Array, lam: Array, value: Array) -> Array:
     """dg/dlam = (log(1 + n) (1 + n)**lam - g) / lam, by series where that difference cancels."""
-    log_n = jnp.log1p(n)
+    log_n = log1p(n)
     z = lam * log_n
     small = jnp.abs(z) < 0.5
-    series = log_n**2 * _polynomial(_SLOPE_SERIES, jnp.where(small, z, 0.0))
+    series = log_n**2 * polynomial(_SLOPE_SERIES, jnp.where(small, z, 0.0))
     return jnp.where(small, series, (log_n * jnp.exp(z) - value) / jnp.where(small, 1.0, lam))
 
 
 @jax.custom_jvp
 def _log_gamma_ratio(a: Array, n: Array) -> Array:
     top, stirling, excess = _shifted_ratio(a, n)
-    return stirling + n * (_log(top) - 1) - _log1p(excess)
+    return stirling + n * (log(top) - 1) - log1p(excess)
 
 
 @partial(_log_gamma_ratio.defjvp, symbolic_zeros=True)
@@ -196,8 +166,8 @@ def _beta_binomial_log_kernel(k: Array, n: Array, a: Array, b: Array) -> Array:
     top_b, stirling_b, excess_b = _shifted_ratio(b, n - k)
     top, stirling, excess = _shifted_ratio(a + b, n)
     shift = (1 + excess_a) * (1 + excess_b) / (1 + excess)
-    powers = k * _log(top_a / top) + (n - k) * _log(top_b / top)
-    return stirling_a + stirling_b - stirling + powers - _log(shift)
+    powers = k * log(top_a / top) + (n - k) * log(top_b / top)
+    return stirling_a + stirling_b - stirling + powers - log(shift)
 
 
 @partial(_beta_binomial_log_kernel.defjvp, symbolic_zeros=True)
@@ -220,7 +190,7 @@ def _beta_log_moment(c: Array, f: Array, a: Array, b: Array) -> Array:
     c, f, a, b = (jnp.where(swap, x, y) for x, y in ((f, c), (c, f), (b, a), (a, b)))
     top_a, stirling_a, excess_a = _shifted_ratio(a, c)
     top, stirling, excess = _shifted_ratio(a + b + f, c)
-    given_failures = stirling_a - stirling + c * _log(top_a / top) - _log((1 + excess_a) / (1 + excess))
+    given_failures = stirling_a - stirling + c * log(top_a / top) - log((1 + excess_a) / (1 + excess))
     value = given_failures - _log_gamma_second_difference(b, f, a)
     return jnp.where(f == 0, 0.0, value)  # what the compiler fuses may leave 1e-20 of nothing
 
@@ -249,9 +219,9 @@ def _log_gamma_second_difference(x: Array, f: Array, a: Array) -> Array:
     low = x + _SHIFT
     high = low + f
     near = f < low
-    log_high = _log1p(jnp.where(near, -a * (f / high) / (low + a), a / high))
-    main = (high - 0.5) * log_high + jnp.where(near, f, 0.5 - low) * _log1p(a / low) + a * _log1p(f / (low + a))
-    unshift = _log1p(_shift_excess(x + f, a)) - _log1p(_shift_excess(x, a))
+    log_high = log1p(jnp.where(near, -a * (f / high) / (low + a), a / high))
+    main = (high - 0.5) * log_high + jnp.where(near, f, 0.5 - low) * log1p(a / low) + a * log1p(f / (low + a))
+    unshift = log1p(_shift_excess(x + f, a)) - log1p(_shift_excess(x, a))
     return main + _stirling_series(high, a) - _stirling_series(low, a) - unshift
 
 
@@ -277,7 +247,7 @@ def _digamma_difference(a: Array, n: Array) -> Array:
     w = 2 * u + 49 + n * (2 * a + 7)
     # 1/(x + i) + 1/(x + 7 - i) = (2 x + 7) / (x (x + 7) + c), at x = a less the same at x = a + n, over n.
     unshift = sum((w - 2 * c) / ((u + c) * (v + c)) for c in (0, 6, 10, 12))
-    return _log1p(n * p) + n * (p * q * (0.5 + (p + q) * slope) + unshift)
+    return log1p(n * p) + n * (p * q * (0.5 + (p + q) * slope) + unshift)
 
 
 def _shifted_ratio(a: Array, n: Array) -> tuple[Array, Array, Array]:
@@ -289,7 +259,7 @@ def _shifted_ratio(a: Array, n: Array) -> tuple[Array, Array, Array]:
     """
     base = a + _SHIFT
     top = base + n
-    stirling = (base - 0.5) * _log1p(n / base) + _stirling_series(base, n)
+    stirling = (base - 0.5) * log1p(n / base) + _stirling_series(base, n)
     return top, stirling, _shift_excess(a, n)
 
 
@@ -306,52 +276,6 @@ def _shift_excess(a: Array, n: Array) -> Array:
     return outer + inner + outer * inner
 
 
-def _log(x: Array) -> Array:
-    """log x for normal positive x. For values only: it has no derivative."""
-    return _fast_on_cpu(x, jnp.log, lambda x: _log_by_bits(x, x - 1))
-
-
-@jax.custom_jvp
-def _log1p(t: Array) -> Array:
-    return _fast_on_cpu(t, jnp.log1p, lambda t: _log_by_bits(1 + t, t))
-
-
-@_log1p.defjvp
-def _log1p_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    (t,), (t_dot,) = primals, tangents
-    return _log1p(t), t_dot / (1 + t)
-
-
-def _fast_on_cpu(x: Array, stock: Callable[[Array], Array], fast: Callable[[Array], Array]) -> Array:
-    """Choose when compiling. XLA on a CPU takes float64 logs one at a time, which was most of a log-gamma's cost."""
-    if x.dtype != jnp.float64:
-        return stock(x)
-    return jax.lax.platform_dependent(x, cpu=fast, default=stock)
-
-
-def _log_by_bits(y: Array, y_less_1: Array) -> Array:
-    """log y within 2 eps, in vectorisable operations: y = 2**k m with m in [sqrt(1/2), sqrt(2)), log m = 2 atanh(s).
-
-    `y_less_1` is given apart so that log1p keeps the digits of its argument when 1 + t would round them off.
-    """
-    bits = jax.lax.bitcast_convert_type(y, jnp.int64)
-    k = (bits - _SQRT_HALF_BITS) >> 52
-    m = jax.lax.bitcast_convert_type(bits - (k << 52), jnp.float64)
-    f = jnp.where(k == 0, y_less_1, m - 1)
-    s = f / (2 + f)
-    k = k.astype(jnp.float64)
-    log_y = k * _LOG_2_HIGH + (2 * s + (s**3 * _polynomial(_ATANH_SERIES, s * s) + k * _LOG_2_LOW))
-    outside = jnp.where(y == jnp.inf, y, jnp.nan)  # the bits of 0, inf, NaN or a negative number are no exponent
-    return jnp.where((y >= jnp.finfo(y.dtype).tiny) & (y < jnp.inf), log_y, outside)
-
-
-def _polynomial(coefficients: Sequence[float], x: Array) -> Array:
-    total = jnp.full_like(x, coefficients[-1])
-    for c in reversed(coefficients[:-1]):
-        total = total * x + c
-    return total
-
-
 def _polynomial_and_slope(coefficients: Sequence[float], x: Array, y: Array) -> tuple[Array, Array]:
     """f(x) and (f(x) - f(y)) / (x - y), the latter without a subtraction (Horner's rule, once more)."""
     value = jnp.full_like(x, coefficients[-1])
@@ -360,8 +284,3 @@ def _polynomial_and_slope(coefficients: Sequence[float], x: Array, y: Array) -> 
         slope = slope * y + value
         value = value * x + c
     return value, slope
-
-
-def _as_floats(*values: ArrayLike) -> list[Array]:
-    dtype = jnp.result_type(float, *values)
-    return [jnp.asarray(value, dtype) for value in values]

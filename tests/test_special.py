@@ -1,4 +1,4 @@
-"""The accuracy that `bayesscale.special` states, against mpmath at 60 digits and scipy.stats."""
+"""The accuracy that `bayesscale.special` and `bayesscale.logarithms` state, against mpmath at 60 digits and scipy.stats."""
 
 import itertools
 from collections.abc import Callable, Iterable
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from bayesscale import precision, special
+from bayesscale import logarithms, precision, special
 
 EPS = np.finfo(float).eps
 mp.mp.dps = 60
@@ -216,9 +216,38 @@ def test_beta_log_moment_derivatives_are_those_of_its_value():
 
 def test_log1pexp():
     x = np.r_[np.linspace(-700, 700, 201), np.linspace(-3, 3, 61)]
-    assert worst(special.log1pexp(x), exact(lambda x: mp.log1p(mp.exp(x)), x)) < 1e-15
-    slope = jax.vmap(jax.grad(special.log1pexp))(x)
+    assert worst(logarithms.log1pexp(x), exact(lambda x: mp.log1p(mp.exp(x)), x)) < 1e-15
+    slope = jax.vmap(jax.grad(logarithms.log1pexp))(x)
     assert worst(slope, exact(lambda x: 1 / (1 + mp.exp(-x)), x)) < 1e-14
+
+
+def test_log_sigmoid():
+    x = np.r_[np.linspace(-700, 700, 201), np.linspace(-3, 3, 61)]
+    (by_x,), ((by_xx,),) = derivatives(logarithms.log_sigmoid, x)
+    assert worst(logarithms.log_sigmoid(x), exact(lambda x: -mp.log1p(mp.exp(-x)), x)) < 1e-15
+    assert worst(by_x, exact(lambda x: 1 / (1 + mp.exp(x)), x)) < 1e-14
+    assert worst(by_xx, exact(lambda x: -mp.exp(x) / (1 + mp.exp(x)) ** 2, x)) < 1e-14
+
+
+def test_logaddexp():
+    gap = np.r_[np.linspace(-700, 700, 101), np.linspace(-3, 3, 61)]
+    a = np.linspace(-5, 5, gap.size)
+    b = a - gap
+    (by_a, by_b), ((by_aa, by_ab), (_, by_bb)) = derivatives(logarithms.logaddexp, a, b)
+    value = exact(lambda a, b: mp.log(mp.exp(a) + mp.exp(b)), a, b)
+    assert worst(logarithms.logaddexp(a, b), value, floor=1.0) < 1e-15
+    gap = a - b  # as rounded
+    share = exact(lambda x: 1 / (1 + mp.exp(-x)), gap)
+    curvature = exact(lambda x: mp.exp(x) / (1 + mp.exp(x)) ** 2, gap)
+    assert worst(by_a, share) < 1e-14 and worst(by_b, exact(lambda x: 1 / (1 + mp.exp(x)), gap)) < 1e-14
+    for second, sign in ((by_aa, 1.0), (by_bb, 1.0), (by_ab, -1.0)):
+        assert worst(sign * second, curvature) < 1e-14
+
+
+@pytest.mark.parametrize(("a", "b", "sum_"), [(-np.inf, 1.0, 1.0), (1.0, -np.inf, 1.0), (-np.inf, -np.inf, -np.inf)])
+def test_logaddexp_of_nothing(a, b, sum_):
+    assert float(logarithms.logaddexp(a, b)) == sum_
+    assert np.isfinite(jax.grad(logarithms.logaddexp, (0, 1))(a, b)).all()
 
 
 def test_log_beta():
@@ -232,9 +261,9 @@ def test_log1mexp():
     h = np.r_[10.0 ** np.arange(-300, 2.9, 2.7), 0.5, np.log(2), 0.7, 36.0, 40.0, 745.0, 1e4]
     value = exact(lambda h: mp.log(-mp.expm1(-h)) if h < 1 else mp.log1p(-mp.exp(-h)), h)
     slope = exact(lambda h: 1 / mp.expm1(h), h)
-    (by_h,), ((by_hh,),) = derivatives(special.log1mexp, h)
+    (by_h,), ((by_hh,),) = derivatives(logarithms.log1mexp, h)
     normal = h < 700  # beyond, the true value is below the smallest normal number
-    assert worst(special.log1mexp(h)[normal], np.array(value)[normal]) < 1e-14
+    assert worst(logarithms.log1mexp(h)[normal], np.array(value)[normal]) < 1e-14
     assert worst(by_h[normal], np.array(slope)[normal]) < 1e-14
     assert worst(by_h, slope, floor=1e-300) < 1e-14
     curved = (h > 1e-150) & normal
@@ -245,8 +274,8 @@ def test_logit_from_log():
     log_p = -np.r_[10.0 ** np.arange(-300, 4.1, 2.7), 0.5, np.log(2), 0.7, 36.0, 745.0, 1e4]
     value = exact(lambda x: x - mp.log(-mp.expm1(x)), log_p)
     slope = exact(lambda x: -1 / mp.expm1(x), log_p)
-    (by_x,), ((by_xx,),) = derivatives(special.logit_from_log, log_p)
-    assert worst(special.logit_from_log(log_p), value, floor=1.0) < 1e-14
+    (by_x,), ((by_xx,),) = derivatives(logarithms.logit_from_log, log_p)
+    assert worst(logarithms.logit_from_log(log_p), value, floor=1.0) < 1e-14
     assert worst(by_x, slope) < 1e-14
     curved = (log_p < -1e-150) & (log_p > -700)
     assert worst(by_xx[curved], [mp.exp(x) / mp.expm1(x) ** 2 for x in map(mp.mpf, log_p[curved])]) < 1e-14
@@ -254,7 +283,7 @@ def test_logit_from_log():
 
 @pytest.mark.parametrize("log_p", [0.0, -0.0, -1e-310])
 def test_logit_from_log_at_certainty(log_p):
-    value, slope = jax.value_and_grad(special.logit_from_log)(log_p)
+    value, slope = jax.value_and_grad(logarithms.logit_from_log)(log_p)
     assert 700 < value < 710
     assert slope == 0
 
@@ -304,10 +333,16 @@ def test_integer_arguments_are_taken_as_floats():
 
 def test_fast_logarithms():
     x = np.r_[log_uniform(np.random.default_rng(6), 1e-300, 1e300, 300), np.sqrt([0.5, 2.0]), 1 - EPS, 1 + EPS, 1.0]
-    assert worst(special._log(x), exact(mp.log, x)) < 2 * EPS
+    assert worst(logarithms.log(x), exact(mp.log, x)) < 2 * EPS
     t = np.r_[log_uniform(np.random.default_rng(7), 1e-300, 1e300, 300), EPS, 1e-8, 0.41, 0.42, 0.0]
-    assert worst(special._log1p(t), exact(mp.log1p, t)) < 2 * EPS
-    assert not np.any(np.isfinite(special._log(np.array([0.0, -1.0, np.inf, np.nan]))))
+    assert worst(logarithms.log1p(t), exact(mp.log1p, t)) < 2 * EPS
+    np.testing.assert_array_equal(
+        logarithms.log(np.array([0.0, -1.0, np.inf, np.nan])), [-np.inf, np.nan, np.inf, np.nan]
+    )
+    (by_x,), ((by_xx,),) = derivatives(logarithms.log, x[:300])
+    far = (x[:300] > 1e-150) & (x[:300] < 1e150)
+    assert worst(by_x, exact(lambda x: 1 / x, x[:300])) < 2 * EPS
+    assert worst(by_xx[far], exact(lambda x: -1 / x**2, x[:300][far])) < 4 * EPS
     assert not np.any(np.isfinite(special.log_gamma_ratio(np.array([0.0, np.nan, 1.0]), np.array([2.0, 2.0, np.inf]))))
 
 

@@ -120,6 +120,11 @@ def choose(condition: jax.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
+def decided(*flags: jax.Array) -> tuple[jax.Array, ...]:
+    """Flags, worked out once: the compiler would repeat what they come from in each array that is chosen by them."""
+    return jax.lax.optimization_barrier(flags)
+
+
 def dot(a: jax.Array, b: jax.Array) -> jax.Array:
     """Inner product over the coordinate axis, the last but one."""
     if a.shape[-2] > UNROLLED:
@@ -241,10 +246,11 @@ def grow_tree(lanes: Lanes, leaf: Leaf, subtree: Subtree, noise: Noise, task: Ta
     sub_done = broken | (lanes.leaf + 1 == 1 << lanes.depth)
     whole = sub_done & ~broken
     take = (whole & (noise.tree * lanes.weight < subtree.weight)) | lanes.fresh
+    sub_done, whole, take = decided(sub_done, whole, take)
     left = choose(whole & ~lanes.forward, leaf.tip, lanes.left)
     right = choose(whole & lanes.forward, leaf.tip, lanes.right)
     r_sum = jnp.where(whole, lanes.r_sum + subtree.r_sum, lanes.r_sum)
-    turning, depth = is_turning(left[1], right[1], r_sum), lanes.depth + sub_done
+    (turning,), depth = decided(is_turning(left[1], right[1], r_sum)), lanes.depth + sub_done
     deep = depth >= task.max_depth
     return Tree(
         proposal=choose(take, subtree.proposal, lanes.proposal),

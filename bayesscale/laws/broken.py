@@ -12,10 +12,11 @@ import math
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.nn import log_sigmoid, sigmoid, softplus
+from jax.nn import sigmoid, softplus
 
 from bayesscale.law import Law
 from bayesscale.laws.coordinates import CEILING, from_log, level_below, safe_log_shots
+from bayesscale.logarithms import log, log_sigmoid
 from bayesscale.parameter import Parameter
 
 EARLY = Parameter("log_c0", "log c₀", "log exponent before the break", dist.Normal(math.log(0.2), 1.0), spread=0.3)
@@ -37,7 +38,7 @@ def log_mean(n, *, logit_ceiling, logit_first_ratio, log_c0, log_c1, log_d, log_
 
 
 def derived(*, logit_ceiling, logit_first_ratio, log_c0, log_c1, log_d, log_f):
-    log_first = jnp.log(-log_sigmoid(logit_first_ratio))
+    log_first = log(-log_sigmoid(logit_first_ratio))
     return {
         "E": -log_sigmoid(logit_ceiling),
         "log_A": log_first - log_decay(0.0, log_c0, log_c1, log_d, log_f),

@@ -10,10 +10,10 @@ import math
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.nn import log_sigmoid, sigmoid
+from jax.nn import sigmoid
 
+from bayesscale.logarithms import log, log1mexp, log1p, log_sigmoid
 from bayesscale.parameter import Parameter
-from bayesscale.special import log1mexp
 from bayesscale.types import Columns, LogMean
 
 CEILING = Parameter(
@@ -38,8 +38,8 @@ def chance_floor(facts: Columns) -> dist.Normal:
     chance, first = facts["chance"], facts["first_value"]
     known = jnp.isfinite(chance)
     safe = jnp.where(known, jnp.clip(chance, 1e-4, 0.9), 0.5)
-    centre = jnp.log(safe) - jnp.log1p(-safe)
-    far = jnp.log(first) - jnp.log1p(-first) - centre > FAR_ABOVE_CHANCE
+    centre = log(safe) - log1p(-safe)
+    far = log(first) - log1p(-first) - centre > FAR_ABOVE_CHANCE
     return dist.Normal(jnp.where(known, centre, -1.0), jnp.where(known, jnp.where(far, 1.0, 0.5), 1.5))
 
 
@@ -55,10 +55,10 @@ def log_between(logit_ceiling: jax.Array, logit_ratio: jax.Array, z: jax.Array) 
     """
     risen = z > 0
     t = jnp.exp(jnp.where(risen, -z, z))
-    log_total = jnp.log1p(t)
+    per_total = 1.0 / (1.0 + t)
     ratio, missing = sigmoid(logit_ratio), jnp.exp(jnp.minimum(logit_ceiling, 300.0)) * sigmoid(-logit_ratio)
-    log_p = log_sigmoid(logit_ceiling) + jnp.log(jnp.where(risen, 1.0 + ratio * t, t + ratio)) - log_total
-    log_q = log_sigmoid(-logit_ceiling) + jnp.log(1.0 + t + missing * jnp.where(risen, t, 1.0)) - log_total
+    log_p = log_sigmoid(logit_ceiling) + log(jnp.where(risen, 1.0 + ratio * t, t + ratio) * per_total)
+    log_q = log_sigmoid(-logit_ceiling) + log(1.0 + missing * jnp.where(risen, t, 1.0) * per_total)
     return log_p, log_q
 
 
@@ -74,10 +74,10 @@ def log_half_rise(log_n: jax.Array, log_n50: jax.Array, log_slope: jax.Array) ->
 
 def safe_log_shots(n: jax.Array) -> jax.Array:
     """log n, with a finite stand-in at n = 0 far below any shot count, so that gradients stay finite."""
-    return jnp.log(jnp.where(n > 0, n, 1e-30))
+    return log(jnp.where(n > 0, n, 1e-30))
 
 
 def on_curve_slope(log_n50: jax.Array, log_kappa: jax.Array, lam: jax.Array) -> jax.Array:
     """Slope b of the log-odds per unit of g, from the steepness per unit of log n at n50: b = kappa / (dg/dlog n)."""
     n50 = jnp.exp(log_n50)
-    return jnp.exp(log_kappa - log_n50 + (1.0 - lam) * jnp.log1p(n50))
+    return jnp.exp(log_kappa - log_n50 + (1.0 - lam) * log1p(n50))

@@ -18,11 +18,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.nn import log_sigmoid
 
 from bayesscale.law import Edges
 from bayesscale.laws.coordinates import on_curve_slope
-from bayesscale.special import log1mexp
+from bayesscale.logarithms import log, log1mexp, log1p, log_sigmoid, logaddexp
 from bayesscale.types import Columns
 
 LARGEST_RISE = 300.0
@@ -51,23 +50,23 @@ def levels_of(w: jax.Array) -> tuple[Levels, jax.Array]:
     log_zero, log_last, log_missing = log_sigmoid(at_zero), log_sigmoid(at_last), log_sigmoid(-at_last)
     last_ceiling = log_missing + log_sigmoid(above)
     zero_last = log_last + log_sigmoid(-at_zero) + log1mexp(rise)
-    zero_ceiling = jnp.logaddexp(last_ceiling, zero_last)
+    zero_ceiling = logaddexp(last_ceiling, zero_last)
     free = log_zero < zero_ceiling  # the floor may come down to zero
     room = jnp.where(free, log_zero, zero_ceiling)
     lowest = log_zero + log1mexp(jnp.where(free, 1.0, jnp.maximum(log_zero - zero_ceiling, TINY)))
     lowest = jnp.where(free, -jnp.inf, lowest)
     beyond, floor_zero = room + log_sigmoid(share), room + log_sigmoid(-share)
     levels = Levels(
-        floor=jnp.logaddexp(lowest, beyond),
-        ceiling=jnp.logaddexp(log_last, last_ceiling),
+        floor=logaddexp(lowest, beyond),
+        ceiling=logaddexp(log_last, last_ceiling),
         ceiling_one=log_missing + log_sigmoid(-above),
         floor_zero=floor_zero,
-        floor_last=jnp.logaddexp(floor_zero, zero_last),
-        floor_ceiling=jnp.logaddexp(floor_zero, zero_ceiling),
+        floor_last=logaddexp(floor_zero, zero_last),
+        floor_ceiling=logaddexp(floor_zero, zero_ceiling),
         zero_ceiling=zero_ceiling,
         last_ceiling=last_ceiling,
     )
-    ends = log_zero + log_sigmoid(-at_zero) + log_last + log_missing + jnp.log(rise)
+    ends = log_zero + log_sigmoid(-at_zero) + log_last + log_missing + log(rise)
     return levels, ends + last_ceiling + log_sigmoid(-above) + beyond + log_sigmoid(-share)
 
 
@@ -78,15 +77,13 @@ def ends_of(growth: Callable, inverse_growth: Callable, exponent: Callable) -> E
         lam = exponent(w[4] if len(w) > 4 else None)
         at, levels = levels_of(w)
         climb = at.floor_last - at.floor_zero + at.zero_ceiling - at.last_ceiling
-        log_slope = jnp.log(climb) - jnp.log(growth(facts["last_shots"], lam))
+        log_slope = log(climb) - log(growth(facts["last_shots"], lam))
         n50 = inverse_growth((at.zero_ceiling - at.floor_zero) * jnp.exp(-log_slope), lam)
-        log_n50 = jnp.log(n50)
-        log_kappa = log_slope + log_n50 - (1.0 - lam) * jnp.log1p(n50)
+        log_n50 = log(n50)
+        log_kappa = log_slope + log_n50 - (1.0 - lam) * log1p(n50)
         # d(logit gamma, logit(beta/gamma), log n50, log kappa) / d(gamma, beta, z_0, log b), and d(z_0, log b) / d(p0, p_L).
         own = -at.ceiling_one - at.floor - at.floor_ceiling - log_kappa
-        slopes = (
-            2.0 * at.floor_ceiling - at.floor_zero - at.zero_ceiling - at.floor_last - at.last_ceiling - jnp.log(climb)
-        )
+        slopes = 2.0 * at.floor_ceiling - at.floor_zero - at.zero_ceiling - at.floor_last - at.last_ceiling - log(climb)
         theta = (at.ceiling - at.ceiling_one, at.floor - at.floor_ceiling, log_n50, log_kappa)
         return jnp.stack([*theta, *w[4:]]), own + slopes + levels
 
@@ -101,13 +98,13 @@ def ends_of(growth: Callable, inverse_growth: Callable, exponent: Callable) -> E
 
         def logit_of(z: jax.Array) -> jax.Array:
             up, left = span + log_sigmoid(z), span + log_sigmoid(-z)
-            return jnp.logaddexp(log_floor, up) - jnp.logaddexp(ceiling_one, left)
+            return logaddexp(log_floor, up) - logaddexp(ceiling_one, left)
 
         at_zero = logit_of(z_zero)
-        half_way = span + jnp.log(jnp.tanh(jnp.maximum(-0.5 * z_zero, TINY)))
+        half_way = span + log(jnp.tanh(jnp.maximum(-0.5 * z_zero, TINY)))
         above_lowest = jnp.minimum(log_floor, half_way)
         share = above_lowest - span - log_sigmoid(z_zero)
-        log_rise = jnp.log(jnp.maximum(logit_of(z_last) - at_zero, TINY))
+        log_rise = log(jnp.maximum(logit_of(z_last) - at_zero, TINY))
         return jnp.stack([at_zero, log_rise, share, span + log_sigmoid(-z_last) - ceiling_one, *theta[4:]])
 
     return Edges(from_edges, to_edges, follows=True)

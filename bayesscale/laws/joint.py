@@ -22,13 +22,14 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.nn import log_sigmoid, log_softmax, logsumexp, sigmoid
+from jax.nn import log_softmax, logsumexp, sigmoid
 
 from bayesscale.law import Law
 from bayesscale.laws.coordinates import log_between
 from bayesscale.laws.single import FORMS, LAMBDA, exponent
+from bayesscale.logarithms import log1mexp, log1p, log_sigmoid
 from bayesscale.parameter import Parameter
-from bayesscale.special import box_cox, log1mexp
+from bayesscale.special import box_cox
 from bayesscale.types import LogMean
 
 REFERENCE = "Arora et al. 2024, arXiv:2410.16531, {} law"
@@ -111,7 +112,7 @@ def row_law(form: str, *, free: bool) -> Law:
         n, task, *, prior_logits, log_K, logit_gamma, logit_ratio, logit_lambda=None, log_tau=None, slope_z=None
     ):
         log_prior = log_rho(prior_logits)
-        log_odds = log_prior - jnp.log1p(-jnp.exp(jnp.minimum(log_prior, -1e-12)))
+        log_odds = log_prior - log1p(-jnp.exp(jnp.minimum(log_prior, -1e-12)))
         departure = jnp.exp(log_tau) * slope_z if free else jnp.zeros_like(logit_gamma)  # pyright: ignore[reportArgumentType, reportOperatorIssue]
         slope = jnp.exp(log_K + departure) * -log_sigmoid(logit_ratio)
         z = log_odds[task] + slope[task] * box_cox(n, exponent(form, logit_lambda))

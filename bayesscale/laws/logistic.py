@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.nn import log_sigmoid, sigmoid
+from jax.nn import sigmoid
 
 from bayesscale.law import Law
 from bayesscale.laws.coordinates import CEILING, N50, from_log, level_below, log_between, log_half_rise, safe_log_shots
+from bayesscale.logarithms import log, log_sigmoid
 from bayesscale.parameter import Parameter
 
 SLOPE = Parameter("log_slope", "log s", "log of the Hill exponent", dist.Normal(0.0, 0.7), spread=0.3)
@@ -33,7 +34,7 @@ def hill_log_mean(n, *, logit_ceiling, logit_zero_ratio, log_n50, log_slope):
 def logistic_derived(*, logit_ceiling, logit_zero_ratio, log_n50, log_slope):
     return {
         "E": -log_sigmoid(logit_ceiling),
-        "L": jnp.log(-log_sigmoid(logit_zero_ratio)),
+        "L": log(-log_sigmoid(logit_zero_ratio)),
         "n50": jnp.exp(log_n50),
         "s": jnp.exp(log_slope),
         "gamma": sigmoid(logit_ceiling),

@@ -14,12 +14,12 @@ import math
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.nn import log_sigmoid, sigmoid
+from jax.nn import sigmoid
 
 from bayesscale.law import Edges, Law
 from bayesscale.laws.coordinates import CEILING, N50, from_log, level_below, safe_log_shots
+from bayesscale.logarithms import log, log1mexp, log_sigmoid, logaddexp
 from bayesscale.parameter import Parameter
-from bayesscale.special import log1mexp
 
 REFERENCE = "Arora et al. 2024, arXiv:2410.16531, baselines"
 MEANING = {
@@ -37,7 +37,7 @@ def alpha(centre: float, scale: float) -> Parameter:
 
 def excess(log_ratio):
     """log of the reducible NLL, from log(value / ceiling)."""
-    return jnp.log(-log_ratio)
+    return log(-log_ratio)
 
 
 def power_log_mean(n, *, logit_ceiling, logit_first_ratio, log_alpha):
@@ -57,11 +57,11 @@ def power_derived(*, logit_ceiling, logit_first_ratio, log_alpha):
 def log_onset(log_n50, log_alpha):
     """log n_c = log n50 - log(2^(1/alpha) - 1), safe for small alpha where 2^(1/alpha) overflows."""
     doubling = math.log(2.0) * jnp.exp(-log_alpha)
-    return log_n50 - (doubling + jnp.log(-jnp.expm1(-doubling)))
+    return log_n50 - (doubling + log(-jnp.expm1(-doubling)))
 
 
 def bounded_log_mean(n, *, logit_ceiling, logit_zero_ratio, log_n50, log_alpha):
-    log_scaled = jnp.logaddexp(0.0, safe_log_shots(n) - log_onset(log_n50, log_alpha))
+    log_scaled = logaddexp(0.0, safe_log_shots(n) - log_onset(log_n50, log_alpha))
     decay = jnp.exp(-jnp.exp(log_alpha) * log_scaled)
     return from_log(log_sigmoid(logit_ceiling) + log_sigmoid(logit_zero_ratio) * decay)
 
@@ -78,7 +78,7 @@ def bounded_derived(*, logit_ceiling, logit_zero_ratio, log_n50, log_alpha):
 
 def log_spread(facts):
     """log of last over first shot."""
-    return jnp.log(facts["last_shots"]) - jnp.log(facts["first_shots"])
+    return log(facts["last_shots"]) - log(facts["first_shots"])
 
 
 def logit_of_nll(log_nll):
@@ -96,21 +96,21 @@ def power_from_edges(w, facts):
     """
     log_last, log_fall, logit_share = w
     log_rest = log_sigmoid(-logit_share)
-    log_ratio = jnp.logaddexp(0.0, log_fall - log_rest)
+    log_ratio = logaddexp(0.0, log_fall - log_rest)
     alpha = log_ratio / log_spread(facts)
     logit_ceiling, ceiling_slope = logit_of_nll(log_last + log_sigmoid(logit_share))
-    logit_first, first_slope = logit_of_nll(log_last + log_rest + alpha * jnp.log(facts["last_shots"]))
-    log_alpha = jnp.log(alpha)
-    determinant = log_fall - jnp.logaddexp(log_rest, log_fall) - jnp.log(log_ratio)
+    logit_first, first_slope = logit_of_nll(log_last + log_rest + alpha * log(facts["last_shots"]))
+    log_alpha = log(alpha)
+    determinant = log_fall - logaddexp(log_rest, log_fall) - log(log_ratio)
     return jnp.stack([logit_ceiling, logit_first, log_alpha]), ceiling_slope + first_slope + determinant
 
 
 def power_to_edges(theta, facts):
-    log_e, log_c = (jnp.log(-log_sigmoid(part)) for part in theta[:2])
+    log_e, log_c = (log(-log_sigmoid(part)) for part in theta[:2])
     alpha = jnp.exp(theta[2])
-    log_rest = log_c - alpha * jnp.log(facts["last_shots"])
-    log_last = jnp.logaddexp(log_e, log_rest)
-    log_fall = log_rest + jnp.log(jnp.expm1(jnp.minimum(alpha * log_spread(facts), 690.0))) - log_last
+    log_rest = log_c - alpha * log(facts["last_shots"])
+    log_last = logaddexp(log_e, log_rest)
+    log_fall = log_rest + log(jnp.expm1(jnp.minimum(alpha * log_spread(facts), 690.0))) - log_last
     return jnp.stack([log_last, log_fall, log_e - log_rest])
 
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.nn import log_sigmoid, sigmoid
+from jax.nn import sigmoid
 
 from bayesscale.law import Law
 from bayesscale.laws.coordinates import CEILING, N50, from_log, log_half_rise, safe_log_shots
 from bayesscale.laws.logistic import SLOPE, START
+from bayesscale.logarithms import log, log_sigmoid
 from bayesscale.parameter import Parameter
 
 OUTER = Parameter("log_alpha", "log α", "log of the outer exponent", dist.Normal(0.0, 0.5), spread=0.2)
@@ -25,15 +26,13 @@ def roots(logit_ceiling, logit_zero_ratio, log_alpha):
     """alpha-th roots of the NLL at infinitely many and at zero shots."""
     log_ceiling = log_sigmoid(logit_ceiling)
     inverse = jnp.exp(-log_alpha)
-    return jnp.exp(inverse * jnp.log(-log_ceiling)), jnp.exp(
-        inverse * jnp.log(-log_ceiling - log_sigmoid(logit_zero_ratio))
-    )
+    return jnp.exp(inverse * log(-log_ceiling)), jnp.exp(inverse * log(-log_ceiling - log_sigmoid(logit_zero_ratio)))
 
 
 def log_mean(n, *, logit_ceiling, logit_zero_ratio, log_n50, log_slope, log_alpha):
     last, first = roots(logit_ceiling, logit_zero_ratio, log_alpha)
     risen = log_half_rise(safe_log_shots(n), log_n50, log_slope)
-    return from_log(-jnp.exp(jnp.exp(log_alpha) * jnp.log(last * sigmoid(risen) + first * sigmoid(-risen))))
+    return from_log(-jnp.exp(jnp.exp(log_alpha) * log(last * sigmoid(risen) + first * sigmoid(-risen))))
 
 
 def derived(*, logit_ceiling, logit_zero_ratio, log_n50, log_slope, log_alpha):
@@ -42,7 +41,7 @@ def derived(*, logit_ceiling, logit_zero_ratio, log_n50, log_slope, log_alpha):
     log_pre_learned = s * log_n50
     return {
         "E": last,
-        "log_B": jnp.log(first - last) + log_pre_learned,
+        "log_B": log(first - last) + log_pre_learned,
         "log_D_l": log_pre_learned,
         "s": s,
         "alpha": jnp.exp(log_alpha),

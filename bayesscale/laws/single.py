@@ -22,11 +22,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.nn import log_sigmoid, sigmoid
+from jax.nn import sigmoid
 
 from bayesscale.law import Edges, Law
 from bayesscale.laws.coordinates import CEILING, N50, chance_floor, log_between, on_curve_slope
 from bayesscale.laws.ends import ends_of
+from bayesscale.logarithms import log1p, log_sigmoid
 from bayesscale.parameter import LogitBeta, Parameter
 from bayesscale.special import box_cox
 
@@ -53,7 +54,7 @@ MEANING = {
 def growth(form: str, n: jax.Array, lam: jax.Array) -> jax.Array:
     """g(n) of a form; the fixed ones need no general power."""
     fixed = FORMS[form]
-    return box_cox(n, lam) if fixed is None else jnp.log1p(n) if fixed == 0.0 else jnp.asarray(n)
+    return box_cox(n, lam) if fixed is None else log1p(n) if fixed == 0.0 else jnp.asarray(n)
 
 
 def exponent(form: str, logit_lambda: jax.Array | None) -> jax.Array:
@@ -149,7 +150,7 @@ def paper_quantities(
 def inverse_box_cox(evidence: jax.Array, lam: jax.Array) -> jax.Array:
     """Shots n with g_lambda(n) = evidence; 0 where the half-way point lies before the first shot."""
     positive = jnp.maximum(evidence, 0.0)
-    power = jnp.where(lam > 1e-8, jnp.log1p(lam * positive) / jnp.maximum(lam, 1e-8), positive)
+    power = jnp.where(lam > 1e-8, log1p(lam * positive) / jnp.maximum(lam, 1e-8), positive)
     return jnp.expm1(jnp.minimum(power, 700.0))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpyro.distributions as dist
 from jax.typing import ArrayLike
 
+from bayesscale.logarithms import log_sigmoid, logaddexp
 from bayesscale.parameter import Parameter
 from bayesscale.rate_law import DERIVED_MEANING, RateLaw, count_cells
 from bayesscale.special import beta_log_moment
@@ -58,8 +59,8 @@ BETA = RateLaw(
 
 
 def _zero_inflated_log_moment(columns: Columns, theta: Theta) -> jax.Array:
-    possible = jax.nn.log_sigmoid(-theta["logit_zero_mass"]) + _log_moment(columns, theta)
-    unsolved = jnp.logaddexp(jax.nn.log_sigmoid(theta["logit_zero_mass"]), possible)
+    possible = log_sigmoid(-theta["logit_zero_mass"]) + _log_moment(columns, theta)
+    unsolved = logaddexp(log_sigmoid(theta["logit_zero_mass"]), possible)
     return jnp.where(columns["c"] == 0, unsolved, possible)
 
 

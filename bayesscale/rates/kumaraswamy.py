@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
+from bayesscale.logarithms import log, log1mexp, log1p, log1pexp
 from bayesscale.parameter import Parameter
 from bayesscale.quadrature import HIGHEST, LOWEST
 from bayesscale.rates.density import Density, law_of_density
-from bayesscale.special import log1mexp, log1pexp
 from bayesscale.types import Theta
 
 _PARAMETERS = (
@@ -31,9 +31,9 @@ def _density(theta: Theta) -> Density:
 
     def log_density(x: jax.Array) -> jax.Array:
         log_p = -log1pexp(-x)
-        return theta["log_tail_index"] + jnp.log(b) + a * log_p + (b - 1) * log1mexp(-a * log_p) - log1pexp(x)
+        return theta["log_tail_index"] + log(b) + a * log_p + (b - 1) * log1mexp(-a * log_p) - log1pexp(x)
 
-    log_above_low = b * jnp.log1p(-jnp.exp(-a * log1pexp(-LOWEST)))
+    log_above_low = b * log1p(-jnp.exp(-a * log1pexp(-LOWEST)))
     log_above_high = b * log1mexp(a * log1pexp(-HIGHEST))
     return Density(log_density, (log1mexp(-log_above_low), log_above_high), jnp.zeros(()))
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.special import log_ndtr
 
+from bayesscale.logarithms import log
 from bayesscale.parameter import Parameter
 from bayesscale.quadrature import HIGHEST, LOWEST
 from bayesscale.rates.density import Density, law_of_density
@@ -25,7 +26,7 @@ def _density(theta: Theta) -> Density:
         return -0.5 * ((x - location) / scale) ** 2
 
     tails = log_ndtr((LOWEST - location) / scale), log_ndtr((location - HIGHEST) / scale)
-    total = theta["log_scale"] + 0.5 * jnp.log(2 * jnp.pi)
+    total = theta["log_scale"] + 0.5 * log(2 * jnp.pi)
     return Density(log_density, (tails[0] + total, tails[1] + total), total)
 
 

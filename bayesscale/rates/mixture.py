@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
+from bayesscale.logarithms import log_sigmoid, logaddexp
 from bayesscale.parameter import Parameter
 from bayesscale.rate_law import DERIVED_MEANING, RateLaw, count_cells
 from bayesscale.rates.beta import sample_beta, shapes
@@ -42,7 +43,7 @@ def _components(theta: Theta) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Ar
 def _log_moment(columns: Columns, theta: Theta) -> jax.Array:
     body, low = (beta_log_moment(columns["c"], columns["f"], a, b) for a, b in _components(theta))
     low_weight = theta["logit_low_weight"]
-    return jnp.logaddexp(jax.nn.log_sigmoid(-low_weight) + body, jax.nn.log_sigmoid(low_weight) + low)
+    return logaddexp(log_sigmoid(-low_weight) + body, log_sigmoid(low_weight) + low)
 
 
 def _derived(**theta: jax.Array) -> Mapping[str, jax.Array]:

@@ -10,10 +10,11 @@ import numpy as np
 import numpyro.distributions as dist
 from jax.scipy.special import logsumexp
 
+from bayesscale.logarithms import log, log1mexp, log1pexp, log_sigmoid
 from bayesscale.parameter import Parameter
 from bayesscale.rate_law import DERIVED_MEANING, RateLaw, count_cells
 from bayesscale.rates.beta import sample_beta
-from bayesscale.special import log1mexp, log1pexp, log_beta
+from bayesscale.special import log_beta
 from bayesscale.types import Columns, Theta
 
 _NODES = 192
@@ -38,7 +39,7 @@ def _log_moment(columns: Columns, theta: Theta) -> jax.Array:
     a, b, logit_s = jnp.exp(theta["log_tail_index"]), jnp.exp(theta["log_upper_shape"]), theta["logit_ceiling"]
     t, log_step = jax.lax.stop_gradient(_nodes(c, f, a, b, logit_s))
     log_y, log_rest = -log1pexp(-t), -log1pexp(t)
-    log_s = jax.nn.log_sigmoid(logit_s)
+    log_s = log_sigmoid(logit_s)
     terms = (a + c) * log_y + b * log_rest + f * log1mexp(-log_y - log_s) + log_step
     value = logsumexp(terms, axis=-1) + columns["c"] * log_s - log_beta(a, b)
     return jnp.where((c + f == 0)[..., 0], 0.0, value)
@@ -51,7 +52,7 @@ def _nodes(c: jax.Array, f: jax.Array, a: jax.Array, b: jax.Array, logit_s: jax.
     low = -jnp.arcsinh((10 * width + 40 / (a + c)) / scale)
     high = jnp.arcsinh((10 * width + 40 / b) / scale)
     u = low + (high - low) * _GRID
-    return peak + scale * jnp.sinh(u), jnp.log(scale * (high - low) / (_NODES - 1) * jnp.cosh(u))
+    return peak + scale * jnp.sinh(u), log(scale * (high - low) / (_NODES - 1) * jnp.cosh(u))
 
 
 def _peak(c: jax.Array, f: jax.Array, a: jax.Array, b: jax.Array, logit_s: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -69,7 +70,7 @@ def _peak(c: jax.Array, f: jax.Array, a: jax.Array, b: jax.Array, logit_s: jax.A
     z = jnp.where(q > 0, 2 * b * rest / (jnp.abs(q) + root), (root - q) / (2 * s * n))
     failure = rest + s * z
     curvature = y * z * (a + b + c + f * s * (1 - 2 * y + s * y**2) / failure**2)
-    return jnp.log(y) - jnp.log(z), 1 / jnp.sqrt(jnp.maximum(curvature, 1e-3 * y * z * (a + b + c)))
+    return log(y) - log(z), 1 / jnp.sqrt(jnp.maximum(curvature, 1e-3 * y * z * (a + b + c)))
 
 
 def _derived(

@@ -12,10 +12,10 @@ import numpy as np
 import numpyro.distributions as dist
 from jax.scipy.special import logsumexp
 
+from bayesscale.logarithms import log, log1pexp, logaddexp
 from bayesscale.parameter import Parameter
 from bayesscale.quadrature import HIGHEST, LOWEST, log_end_weights
 from bayesscale.rates.density import Density, law_of_density
-from bayesscale.special import log1pexp
 from bayesscale.types import Theta
 
 _SHARPNESS = 4.0
@@ -40,7 +40,7 @@ def _density(theta: Theta) -> Density:
     below = log_density(jnp.asarray(LOWEST)) - theta["log_tail_index"]
     above = log_density(jnp.asarray(HIGHEST)) - theta["log_upper_shape"]
     on_axis = logsumexp(_LOG_STEPS + log_density(jnp.asarray(_AXIS)))
-    return Density(log_density, (below, above), jnp.logaddexp(on_axis, jnp.logaddexp(below, above)))
+    return Density(log_density, (below, above), logaddexp(on_axis, logaddexp(below, above)))
 
 
 def _sample(key: jax.Array, theta: Theta, shape: tuple[int, ...]) -> jax.Array:
@@ -51,7 +51,7 @@ def _sample(key: jax.Array, theta: Theta, shape: tuple[int, ...]) -> jax.Array:
     steps = 0.5 * (density[1:] + density[:-1]) * (axis[1] - axis[0])
     cumulative = jnp.exp(at.log_tails[0] - at.log_total) + jnp.concatenate([jnp.zeros(1), jnp.cumsum(steps)])
     uniform = jax.random.uniform(key, shape)
-    below = LOWEST + (jnp.log(uniform) - jnp.log(cumulative[0])) / b
+    below = LOWEST + (log(uniform) - log(cumulative[0])) / b
     return jax.nn.sigmoid(jnp.where(uniform < cumulative[0], below, jnp.interp(uniform, cumulative, axis)))
 
 

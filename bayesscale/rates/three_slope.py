@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
+from bayesscale.logarithms import log1pexp
 from bayesscale.parameter import Parameter
 from bayesscale.quadrature import HIGHEST, LOWEST
 from bayesscale.rates.density import Density, law_of_density
-from bayesscale.special import log1pexp, log_beta
+from bayesscale.special import log_beta
 from bayesscale.types import Theta
 
 _PARAMETERS = (

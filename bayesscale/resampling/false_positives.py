@@ -28,6 +28,7 @@ from bayesscale.finding import InputError
 from bayesscale.inference.many import sample_many
 from bayesscale.inference.settings import Progress, Sampler, silent
 from bayesscale.layout import Layout
+from bayesscale.logarithms import log_sigmoid
 from bayesscale.model import Target
 from bayesscale.parameter import Parameter
 from bayesscale.precision import enable_float64, require_float64
@@ -170,7 +171,7 @@ def _shapes(theta: dict[str, jax.Array], attempts: int) -> tuple[jax.Array, jax.
     """Beta shapes m k and (1 - m) k, (group, attempt)."""
     level, slope = _lines(theta)
     logit = level[:, None] + slope[:, None] * jnp.log2(jnp.arange(1, attempts + 1))
-    low, high = jax.nn.log_sigmoid(logit), jax.nn.log_sigmoid(-logit)
+    low, high = log_sigmoid(logit), log_sigmoid(-logit)
     return jnp.exp(theta["log_strength"] + low), jnp.exp(theta["log_strength"] + high)
 
 

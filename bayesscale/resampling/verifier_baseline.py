@@ -25,6 +25,7 @@ from bayesscale.finding import Finding, InputError
 from bayesscale.inference.many import sample_many
 from bayesscale.inference.settings import Progress, Sampler, silent
 from bayesscale.layout import Layout
+from bayesscale.logarithms import logaddexp
 from bayesscale.model import Target
 from bayesscale.parameter import Parameter
 from bayesscale.precision import enable_float64, require_float64
@@ -71,7 +72,7 @@ def named_values(u: CoordArray, columns: Columns) -> dict[str, jax.Array]:
     """Parameters, mean acceptance, and the ceiling a_c / (a_c + a_f)."""
     theta, _ = LAYOUT.values(u, {})
     c, f, rejected = (theta[p.name] for p in PARAMETERS)
-    accepted = jax.nn.sigmoid(jnp.logaddexp(c, f) - rejected)
+    accepted = jax.nn.sigmoid(logaddexp(c, f) - rejected)
     return theta | {"acceptance": accepted, "ceiling": jax.nn.sigmoid(c - f)}
 
 

@@ -30,6 +30,7 @@ from bayesscale.finding import Finding, InputError
 from bayesscale.inference.many import sample_many
 from bayesscale.inference.settings import Progress, Sampler, silent
 from bayesscale.layout import Layout
+from bayesscale.logarithms import log_sigmoid
 from bayesscale.model import Target
 from bayesscale.parameter import Parameter
 from bayesscale.precision import enable_float64, require_float64
@@ -287,7 +288,7 @@ def _success_shapes(theta: Theta) -> tuple[jax.Array, jax.Array]:
 
 def _shapes(logit_mean: jax.Array, log_concentration: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Beta shapes m k and (1 - m) k, in logs so that a mean near 1 keeps its complement."""
-    low, high = jax.nn.log_sigmoid(logit_mean), jax.nn.log_sigmoid(-logit_mean)
+    low, high = log_sigmoid(logit_mean), log_sigmoid(-logit_mean)
     return jnp.exp(log_concentration + low), jnp.exp(log_concentration + high)
 
 
