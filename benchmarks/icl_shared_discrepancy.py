@@ -178,9 +178,9 @@ def forecast_share(curves: bs.Curves, share: float, common: bool, draws: int, ke
 
 def worst(u: NDArray) -> float:
     """Largest split R-hat over coordinates of draws (chain, draw, coord)."""
-    from bayesscale.inference.diagnostics import rhat
+    from bayesscale.inference.diagnostics import measure
 
-    return round(float(np.max(np.asarray(rhat(np.moveaxis(u, -1, 0))))), 3)
+    return round(float(np.max(measure(np.moveaxis(u, -1, 0)).rhat)), 3)
 
 
 def forecast_of(

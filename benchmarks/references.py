@@ -49,7 +49,7 @@ def summarise(u: NDArray) -> Summary:
     ess_mean, ess_square = diagnostics.effective_size(draws), diagnostics.effective_size(square)
     # The delta method: Var(sd) = Var(mean of squares) / (4 sd^2), for any kurtosis.
     sd_error = square.std(axis=(-2, -1)) / np.sqrt(ess_square) / (2.0 * sd)
-    usable = (np.stack([diagnostics.rhat(unit) for unit in draws]) <= 1.01).all(axis=1)
+    usable = (np.stack([diagnostics.measure(unit).rhat for unit in draws]) <= 1.01).all(axis=1)
     return Summary(mean, sd, sd / np.sqrt(ess_mean), sd_error, usable)
 
 

@@ -48,14 +48,14 @@ SERIES = list(CASES)
 
 @pytest.mark.parametrize("name", SERIES)
 def test_rhat_is_arvizs(name):
-    assert diagnostics.rhat(CASES[name]) == pytest.approx(float(array_stats.rhat(CASES[name])), rel=1e-9)
+    assert diagnostics.measure(CASES[name]).rhat == pytest.approx(float(array_stats.rhat(CASES[name])), rel=1e-9)
 
 
 @pytest.mark.parametrize("name", SERIES)
 def test_effective_sizes_are_arvizs(name):
     """Up to how Geyer's sequence is closed at its last pair."""
     draws = CASES[name]
-    bulk, tail = diagnostics.ess_bulk(draws), diagnostics.ess_tail(draws)
+    _, bulk, tail = diagnostics.measure(draws)
     assert bulk == pytest.approx(float(array_stats.ess(draws, method="bulk")), rel=0.03)
     assert tail == pytest.approx(float(array_stats.ess(draws, method="tail", prob=(0.05, 0.95))), rel=0.03)
 
@@ -74,21 +74,22 @@ def test_energy_fraction_is_arvizs():
 
 def test_a_batch_is_measured_as_its_parts():
     batch = np.stack([CASES[name] for name in SERIES if CASES[name].shape == (CHAINS, DRAWS)])
-    for measure_of in (diagnostics.rhat, diagnostics.ess_bulk, diagnostics.ess_tail, diagnostics.bfmi):
-        np.testing.assert_allclose(measure_of(batch), np.array([measure_of(part) for part in batch]), rtol=1e-12)
+    parts = [diagnostics.measure(part) for part in batch]
+    np.testing.assert_allclose(diagnostics.measure(batch), np.transpose(parts), rtol=1e-12)
+    np.testing.assert_allclose(diagnostics.bfmi(batch), [diagnostics.bfmi(part) for part in batch], rtol=1e-12)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("name", ["rhat", "ess_bulk", "ess_tail"])
-def test_what_is_not_finite_is_never_measured(name, bad):
+def test_what_is_not_finite_is_never_measured(bad):
     draws = CASES["independent"].copy()
     draws[2, 17] = bad
-    assert np.isnan(getattr(diagnostics, name)(draws))
+    assert np.isnan(diagnostics.measure(draws)).all()
 
 
 def test_constant_draws_have_no_diagnostics():
     draws = np.full((CHAINS, DRAWS), 3.0)
-    assert np.isnan(diagnostics.rhat(draws)) and np.isnan(diagnostics.ess_bulk(draws))
+    measured = diagnostics.measure(draws)
+    assert np.isnan(measured.rhat) and np.isnan(measured.ess_bulk)
 
 
 # The gate -------------------------------------------------------------------------------------------------------------

@@ -258,8 +258,7 @@ def test_posteriors_are_those_of_a_grid():
             marginal = weight.sum(axis=1 - i) / weight.sum()
             mean = marginal @ axis
             spread = np.sqrt(marginal @ (axis - mean) ** 2)
-            ess = diagnostics.ess_bulk(draws[..., i])
-            tail = diagnostics.ess_tail(draws[..., i])
+            _, ess, tail = diagnostics.measure(draws[..., i])
             assert abs(draws[..., i].mean() - mean) < 4 * spread / np.sqrt(ess)
             assert draws[..., i].std() == pytest.approx(spread, rel=0.1)
             below = np.interp(np.quantile(draws[..., i], [0.05, 0.95]), axis, np.cumsum(marginal))
@@ -294,7 +293,7 @@ def test_agrees_with_stock_nuts(name):
     theirs = mcmc.get_samples(group_by_chain=True)
     for i, coordinate in enumerate(model.layout.coordinate_names):
         a, b = ours.u[0, ..., i], np.asarray(theirs[coordinate])
-        error = np.sqrt(a.var() / diagnostics.ess_bulk(a) + b.var() / diagnostics.ess_bulk(b))
+        error = np.sqrt(a.var() / diagnostics.measure(a).ess_bulk + b.var() / diagnostics.measure(b).ess_bulk)
         assert abs(a.mean() - b.mean()) < 4 * error, coordinate
         assert a.std() == pytest.approx(b.std(), rel=0.1), coordinate
 

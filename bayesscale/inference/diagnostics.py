@@ -84,11 +84,6 @@ def plain_rhat(draws: Draws) -> NDArray[np.float64]:
         return np.sqrt((between + (n - 1) / n * within) / within)
 
 
-def rhat(draws: Draws) -> NDArray[np.float64]:
-    """Rank-normalised split R-hat: the larger of the bulk's and the folded draws'."""
-    return measure(draws).rhat
-
-
 def autocovariance(draws: Draws, lags: int | None = None) -> Draws:
     """Biased autocovariance at so many lags, term by term; or at every lag, by FFT."""
     n, centred = draws.shape[-1], draws - draws.mean(-1, keepdims=True)
@@ -134,18 +129,9 @@ def geyer_size(draws: Draws, covariance: Draws) -> tuple[NDArray[np.float64], ND
     return np.where(np.isfinite(plus) & (plus > 0), total / tau, np.nan), ~usable[:, -1]
 
 
-def ess_bulk(draws: Draws) -> NDArray[np.float64]:
-    """Effective sample size of the rank-normalised split draws."""
-    return measure(draws).ess_bulk
-
-
-def ess_tail(draws: Draws) -> NDArray[np.float64]:
-    """Smaller effective sample size of the 5% and 95% quantile indicators."""
-    return measure(draws).ess_tail
-
-
 class Measured(NamedTuple):
-    """R-hat and effective sample sizes, of the draws' leading axes."""
+    """Of the draws' leading axes: rank-normalised split R-hat, the larger of the bulk's and the folded draws'; effective sample
+    sizes of the rank-normalised draws, and the smaller one of the 5% and 95% quantile indicators."""
 
     rhat: NDArray[np.float64]
     ess_bulk: NDArray[np.float64]

@@ -12,11 +12,11 @@ import math
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.nn import sigmoid, softplus
+from jax.nn import sigmoid
 
 from bayesscale.law import Law
 from bayesscale.laws.coordinates import CEILING, from_log, level_below, safe_log_shots
-from bayesscale.logarithms import log, log_sigmoid
+from bayesscale.logarithms import log, log1pexp, log_sigmoid
 from bayesscale.parameter import Parameter
 
 EARLY = Parameter("log_c0", "log c₀", "log exponent before the break", dist.Normal(math.log(0.2), 1.0), spread=0.3)
@@ -28,7 +28,7 @@ WIDTH = Parameter("log_f", "log f", "log width of the break in log n", dist.Norm
 def log_decay(log_n, log_c0, log_c1, log_d, log_f):
     """log of the reducible NLL up to a constant."""
     c0, c1, f = jnp.exp(log_c0), jnp.exp(log_c1), jnp.exp(log_f)
-    return -c0 * log_n - (c1 - c0) * f * softplus((log_n - log_d) / f)
+    return -c0 * log_n - (c1 - c0) * f * log1pexp((log_n - log_d) / f)
 
 
 def log_mean(n, *, logit_ceiling, logit_first_ratio, log_c0, log_c1, log_d, log_f):
