@@ -309,7 +309,8 @@ class Deck:
         anew.
         """
         self.tier[units] += 1
-        self.waiting = np.concatenate([self.waiting, units])
+        # Ahead of new units: the longest work begun last would be done alone, in a deck all but empty.
+        self.waiting = np.concatenate([units, self.waiting])
         units, whiten, x = units[finished], whiten[finished], x[finished]
         if len(units):
             centred = (x - x.mean(axis=2, keepdims=True)).reshape(len(units), -1, x.shape[-1])

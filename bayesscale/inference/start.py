@@ -22,8 +22,8 @@ from bayesscale.types import Columns, CoordArray, Scalar
 ITERATIONS = 30
 SCREENED = 4
 """Prior draws looked at per start."""
-DIFFERENCE = 1e-4
-"""Half the distance between the gradients that a second derivative is taken from; coordinates are of unit scale."""
+DIFFERENCE = 1e-5
+"""Distance between the gradients that a second derivative is taken from; coordinates are of unit scale."""
 SETTLED = 0.05
 """Nats a Newton step may still promise at a maximum."""
 LARGEST_BATCH = 256
@@ -104,7 +104,7 @@ def climb(target: Target, start: jax.Array, columns: Columns, pinned: jax.Array)
     """
     own, size = lane_density(target), len(start)
     identity = jnp.broadcast_to(jnp.eye(size)[:, :, None], (size, *start.shape))
-    offsets = DIFFERENCE * jnp.concatenate([jnp.zeros((1, size)), jnp.eye(size), -jnp.eye(size)])[:, :, None]
+    offsets = DIFFERENCE * jnp.concatenate([jnp.zeros((1, size)), jnp.eye(size)])[:, :, None]
 
     def density(u: jax.Array) -> jax.Array:
         if target.pivot is None:
@@ -118,7 +118,7 @@ def climb(target: Target, start: jax.Array, columns: Columns, pinned: jax.Array)
     def measured(u: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         # Differences of gradients: closer than whitening needs, where a second derivative took most of the compilation.
         values, gradients = jax.vmap(value_and_gradient)(u + offsets)
-        curvature = (gradients[1 + size :] - gradients[1 : 1 + size]) / (2.0 * DIFFERENCE)
+        curvature = (gradients[0] - gradients[1:]) / DIFFERENCE
         return values[0], gradients[0], 0.5 * (curvature + jnp.swapaxes(curvature, 0, 1))
 
     # The density is evaluated at one place only, at the proposal, because each place is compiled anew.
