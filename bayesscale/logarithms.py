@@ -84,8 +84,12 @@ def as_floats(*values: ArrayLike) -> list[Array]:
     return [jnp.asarray(value, dtype) for value in values]
 
 
-def keep(x: Array) -> Array:
-    """x, computed once: the compiler repeats chains of cheap operations, and a logarithm is one, in everything that uses them."""
+def keep[T](x: T) -> T:
+    """x, an array or several, computed once.
+
+    The compiler repeats chains of cheap operations, of which a logarithm is one, in everything that uses them: what there is one
+    of per lane is then worked out for every row.
+    """
     return jax.lax.optimization_barrier(x)
 
 

@@ -20,6 +20,7 @@ from bayesscale.discrepancy import filter_rows, left_out_log_prob, sample_path
 from bayesscale.law import Edges, Law
 from bayesscale.layout import Layout
 from bayesscale.likelihood import Likelihood, inverse_link, link
+from bayesscale.logarithms import keep
 from bayesscale.parameter import Parameter
 from bayesscale.types import Columns, CoordArray, LogMean, ObsArray, Scalar, Theta
 
@@ -79,7 +80,8 @@ def row_log_likelihood(model: Model, theta: Theta, columns: Columns) -> ObsArray
     extra = model.likelihood.extra(mean, columns, theta)
     sigma = sigma_of(theta)
     if sigma is None:
-        rows = model.likelihood.log_prob(link(model.likelihood.kind, mean), mean, columns, theta)
+        eta = keep(link(model.likelihood.kind, mean))
+        rows = model.likelihood.log_prob(eta, mean, columns, theta)
     else:
         rows = filter_rows(model.likelihood, mean, columns, theta, sigma).log_evidence
     return jnp.where(columns["mask"] > 0, rows + extra, 0.0)
@@ -131,7 +133,7 @@ def replicate_rows(model: Model, theta: Theta, columns: Columns, key: jax.Array)
 def log_density(model: Model, u: CoordArray, columns: Columns) -> Scalar:
     """Unnormalised log posterior density on the unconstrained axis."""
     theta, log_prior = theta_of(model, u, columns)
-    return log_prior + model.log_likelihood(theta, columns)
+    return log_prior + model.log_likelihood(keep(theta), columns)
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesscale.inference.randomness import normals, random_words
+from bayesscale.logarithms import keep
 from bayesscale.model import Target
 
 DIVERGENCE = 1000.0
@@ -118,11 +119,6 @@ type Density = Callable[[jax.Array, Task], jax.Array]
 def choose(condition: jax.Array, new: Any, old: Any) -> Any:
     """Select a whole tree of arrays by one flag per lane."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
-
-
-def decided(*flags: jax.Array) -> tuple[jax.Array, ...]:
-    """Flags, worked out once: the compiler would repeat what they come from in each array that is chosen by them."""
-    return jax.lax.optimization_barrier(flags)
 
 
 def dot(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -246,11 +242,11 @@ def grow_tree(lanes: Lanes, leaf: Leaf, subtree: Subtree, noise: Noise, task: Ta
     sub_done = broken | (lanes.leaf + 1 == 1 << lanes.depth)
     whole = sub_done & ~broken
     take = (whole & (noise.tree * lanes.weight < subtree.weight)) | lanes.fresh
-    sub_done, whole, take = decided(sub_done, whole, take)
+    sub_done, whole, take = keep((sub_done, whole, take))
     left = choose(whole & ~lanes.forward, leaf.tip, lanes.left)
     right = choose(whole & lanes.forward, leaf.tip, lanes.right)
     r_sum = jnp.where(whole, lanes.r_sum + subtree.r_sum, lanes.r_sum)
-    (turning,), depth = decided(is_turning(left[1], right[1], r_sum)), lanes.depth + sub_done
+    turning, depth = keep(is_turning(left[1], right[1], r_sum)), lanes.depth + sub_done
     deep = depth >= task.max_depth
     return Tree(
         proposal=choose(take, subtree.proposal, lanes.proposal),
@@ -372,6 +368,7 @@ def whitened_density(target: Target, x: jax.Array, task: Task) -> jax.Array:
         u = reduce(add, (task.whiten[:, j] * x[j] for j in range(len(x))), task.centre)
     else:
         u = task.centre + jnp.sum(task.whiten * x[None], axis=1)
+    u = keep(u)
     if target.broadcasts:
         return target.density(u, task.columns)
     return jax.vmap(target.density, in_axes=-1)(u, task.columns)
