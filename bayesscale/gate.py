@@ -157,21 +157,34 @@ def drop_z(y: NDArray, se: NDArray) -> tuple[NDArray, NDArray, NDArray]:
 
 
 def row_standard_error(columns: Mapping[str, NDArray], kind: Kind) -> NDArray:
-    """Standard error of y on the link scale: the larger of what the runs and what the test items say.
+    """Standard error of y on the link scale: the larger of what the runs and what the test items say; NaN where none is known.
 
     Runs alone are not trusted: near-deterministic runs agree with one another and still share the items' luck.
     """
     value = columns["value"]
-    if kind == "nll_mean":
-        return np.maximum(columns["se"], 1e-3 * value) / value
-    if kind == "prob_mean":
-        return np.maximum(columns["se"], 1e-3) / (value * (1 - value))
+    if kind in ("nll_mean", "prob_mean"):
+        se = np.where(columns["se"] > 0, columns["se"], np.nan)
+        return np.maximum(se, 1e-3 * value) / value if kind == "nll_mean" else np.maximum(se, 1e-3) / (value * (1 - value))
     trials = columns["trials"]
     p = np.clip(value, 0.5 / trials, 1 - 0.5 / trials)
     items = 1.0 / np.sqrt(trials * p * (1 - p))
     if "run_variance" not in columns:
         return items
     return np.maximum(items, np.sqrt(np.where(columns["run_df"] > 0, columns["run_variance"] / columns["runs"], 0.0)))
+
+
+FEWEST_SCATTERED = 5
+"""Points a curve's scatter can be seen from."""
+
+
+def scatter_along(x: NDArray, y: NDArray) -> float:
+    """Robust standard deviation of y (point,) about straight lines between the neighbours at x.
+
+    e_i = (y_i - w y_{i-1} - (1 - w) y_{i+1}) / sqrt(1 + w^2 + (1 - w)^2), sd = median |e| / 0.6745. A curve's bends add to it.
+    """
+    w = (x[2:] - x[1:-1]) / (x[2:] - x[:-2])
+    residual = (y[1:-1] - w * y[:-2] - (1 - w) * y[2:]) / np.sqrt(1 + w**2 + (1 - w) ** 2)
+    return float(np.median(np.abs(residual)) / ndtri(0.75))
 
 
 class Drop(NamedTuple):
@@ -197,15 +210,23 @@ class Cells(NamedTuple):
 
 
 def cells_of(columns: Mapping[str, NDArray], kind: Kind) -> tuple[Cells, ...]:
-    """Group one unit's rows by task and shot count; runs share items, so their errors do not average out."""
+    """Group one unit's rows by task and shot count; runs share items, so their errors do not average out.
+
+    Where no standard error is known, the curve's own scatter stands in; a curve of few such points says nothing about falls.
+    """
     found, seen = [], columns["mask"] > 0
     variance = row_standard_error(columns, kind) ** 2
+    known = np.isfinite(variance)
     for task in np.unique(columns["task"][seen]):
         rows = seen & (columns["task"] == task)
         shots = np.unique(columns["shots"][rows])
         if len(shots) > 1:
             member = rows & (columns["shots"] == shots[:, None])
             averaging = member / member.sum(axis=1, keepdims=True)
+            if not known[rows].all():
+                if len(shots) < FEWEST_SCATTERED:
+                    continue
+                variance = np.where(rows & ~known, scatter_along(np.log1p(shots), averaging @ columns["y"]) ** 2, variance)
             found.append(Cells(shots, averaging, np.sqrt(averaging @ np.where(rows, variance, 0.0))))
     return tuple(found)
 

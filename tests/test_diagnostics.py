@@ -250,6 +250,24 @@ def test_only_a_collapse_is_called_one(kind):
     assert ("2 shots" if kind == "nll_mean" else "8 shots") in finding.message and "at 32 " in finding.message
 
 
+def test_without_standard_errors_a_curves_own_scatter_tells_what_is_a_fall():
+    """Simulated NLLs with 5% scatter around a power law: few are called falls, though no standard error is known."""
+    rng, shots = np.random.default_rng(3), 2.0 ** np.arange(11)
+    called = 0
+    for _ in range(200):
+        nll = (0.2 + 0.8 * shots**-0.5) * np.exp(0.05 * rng.normal(size=11))
+        columns = unit_of(nll, "nll_mean") | {"shots": shots, "se": np.zeros(11)}
+        called += len(check_drop(columns, "nll_mean"))
+    assert called <= 10
+    collapsing = unit_of(np.r_[nll[:8], 3 * nll[8:]], "nll_mean") | {"shots": shots, "se": np.zeros(11)}
+    assert [finding.code for finding in check_drop(collapsing, "nll_mean")] == ["DROP"]
+
+
+def test_a_few_points_without_standard_errors_say_nothing_about_falls():
+    columns = unit_of([1.0, 0.5, 2.0, 2.1], "nll_mean") | {"se": np.zeros(4)}
+    assert check_drop(columns, "nll_mean") == ()
+
+
 def test_hidden_rows_are_not_looked_at():
     assert check_drop(unit_of(COLLAPSING, "counts", hide=(4, 5)), "counts") == ()
 

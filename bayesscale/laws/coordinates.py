@@ -81,3 +81,21 @@ def on_curve_slope(log_n50: jax.Array, log_kappa: jax.Array, lam: jax.Array) -> 
     """Slope b of the log-odds per unit of g, from the steepness per unit of log n at n50: b = kappa / (dg/dlog n)."""
     n50 = jnp.exp(log_n50)
     return jnp.exp(log_kappa - log_n50 + (1.0 - lam) * log1p(n50))
+
+
+STRETCH = 3.2
+"""Twice the logits per unit of v about zero: there a uniform share is nearly a standard normal v."""
+
+
+def stretched(v: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The logit of a share of which data may only say that it is near 0 or 1, c = STRETCH sinh(v / 2), and log dc/dv.
+
+    On the logit axis such a share has an exponential tail of tens to hundreds of units, through which chains crawl; v grows as its
+    log.
+    """
+    return STRETCH * jnp.sinh(0.5 * v), log(0.5 * STRETCH * jnp.cosh(0.5 * v))
+
+
+def unstretched(c: jax.Array) -> jax.Array:
+    """v of the logit c."""
+    return 2.0 * jnp.arcsinh(c / STRETCH)

@@ -3,12 +3,11 @@
 Data pin the values at no shots and at the last shot, and leave floor, ceiling, n50 and steepness to trade against each other.
 With p0 and p_L those values, gamma and beta ceiling and floor, and sigmoid written s, the coordinates are
 
-    w = (logit p0, log(logit p_L - logit p0), a, v):    gamma = p_L + (1 - p_L) s(c),    c = STRETCH sinh(v / 2),
+    w = (logit p0, log(logit p_L - logit p0), a, v):    gamma = p_L + (1 - p_L) s(c),    c = 3.2 sinh(v / 2),
     beta = lowest + (p0 - lowest) s(a),    lowest = max(0, 2 p0 - gamma),
 
 each of them free on the whole axis: the floor stays above zero, and, since n50 > 0, above where p0 would be more than half way
-up. Data that do not tell the ceiling from p_L leave c an exponential tail of hundreds of logits, through which chains crawl; v
-grows as its log. With z = logit((p - beta) / (gamma - beta)) at both ends and L the last shot, the slope is b = (z_L - z_0) / g(L) and half the
+up. Data may not tell the ceiling from p_L, hence v (see `stretched`). With z = logit((p - beta) / (gamma - beta)) at both ends and L the last shot, the slope is b = (z_L - z_0) / g(L) and half the
 rise is reached where g(n50) = -z_0 / b.
 """
 
@@ -21,15 +20,13 @@ import jax
 import jax.numpy as jnp
 
 from bayesscale.law import Edges
-from bayesscale.laws.coordinates import on_curve_slope
+from bayesscale.laws.coordinates import on_curve_slope, stretched, unstretched
 from bayesscale.logarithms import log, log1mexp, log1p, log_sigmoid, logaddexp
 from bayesscale.types import Columns
 
 LARGEST_RISE = 300.0
 """Log of the largest rise in logits that does not overflow."""
 TINY = 1e-12
-STRETCH = 3.2
-"""Twice the logits per unit of v about zero: there a uniform share is nearly a standard normal v."""
 
 
 class Levels(NamedTuple):
@@ -48,7 +45,7 @@ class Levels(NamedTuple):
 def levels_of(w: jax.Array) -> tuple[Levels, jax.Array]:
     """Levels of the first four coordinates, and log |det d(p0, p_L, gamma, beta) / dw|."""
     at_zero, log_rise, share = w[:3]
-    above = STRETCH * jnp.sinh(0.5 * w[3])
+    above, stretch = stretched(w[3])
     rise = jnp.exp(jnp.minimum(log_rise, LARGEST_RISE))
     at_last = at_zero + rise
     log_zero, log_last, log_missing = log_sigmoid(at_zero), log_sigmoid(at_last), log_sigmoid(-at_last)
@@ -71,7 +68,6 @@ def levels_of(w: jax.Array) -> tuple[Levels, jax.Array]:
         last_ceiling=last_ceiling,
     )
     ends = log_zero + log_sigmoid(-at_zero) + log_last + log_missing + log(rise)
-    stretch = log(0.5 * STRETCH * jnp.cosh(0.5 * w[3]))
     return levels, ends + last_ceiling + log_sigmoid(-above) + stretch + beyond + log_sigmoid(-share)
 
 
@@ -110,7 +106,7 @@ def ends_of(growth: Callable, inverse_growth: Callable, exponent: Callable) -> E
         above_lowest = jnp.minimum(log_floor, half_way)
         share = above_lowest - span - log_sigmoid(z_zero)
         log_rise = log(jnp.maximum(logit_of(z_last) - at_zero, TINY))
-        above = 2.0 * jnp.arcsinh((span + log_sigmoid(-z_last) - ceiling_one) / STRETCH)
+        above = unstretched(span + log_sigmoid(-z_last) - ceiling_one)
         return jnp.stack([at_zero, log_rise, share, above, *theta[4:]])
 
     return Edges(from_edges, to_edges, follows=True)

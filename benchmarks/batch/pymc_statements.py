@@ -23,7 +23,7 @@ import pymc as pm
 import pytensor.tensor as pt
 from numpy.typing import NDArray
 
-from bayesscale.model import target_of
+from bayesscale.model import own_target
 from benchmarks import stock_nuts
 from benchmarks.batch.workloads import Workload
 
@@ -144,7 +144,7 @@ def check(workload: Workload, statement: Statement, points: int = 8, tolerance: 
 
     Raises ValueError beyond the tolerance: the two would not be the same posterior.
     """
-    rng, target = np.random.default_rng(0), target_of(workload.model)
+    rng, target = np.random.default_rng(0), own_target(workload.model)
     columns, rows = stock_nuts.columns_at(workload.units.columns, 0), real_rows(workload, 0)
     log_density, differences = statement.model.compile_logp(), []
     centre = [0.0 if name != "log_tau" else -3.0 for name in statement.names]
