@@ -164,7 +164,9 @@ def row_standard_error(columns: Mapping[str, NDArray], kind: Kind) -> NDArray:
     value = columns["value"]
     if kind in ("nll_mean", "prob_mean"):
         se = np.where(columns["se"] > 0, columns["se"], np.nan)
-        return np.maximum(se, 1e-3 * value) / value if kind == "nll_mean" else np.maximum(se, 1e-3) / (value * (1 - value))
+        return (
+            np.maximum(se, 1e-3 * value) / value if kind == "nll_mean" else np.maximum(se, 1e-3) / (value * (1 - value))
+        )
     trials = columns["trials"]
     p = np.clip(value, 0.5 / trials, 1 - 0.5 / trials)
     items = 1.0 / np.sqrt(trials * p * (1 - p))
@@ -226,7 +228,9 @@ def cells_of(columns: Mapping[str, NDArray], kind: Kind) -> tuple[Cells, ...]:
             if not known[rows].all():
                 if len(shots) < FEWEST_SCATTERED:
                     continue
-                variance = np.where(rows & ~known, scatter_along(np.log1p(shots), averaging @ columns["y"]) ** 2, variance)
+                variance = np.where(
+                    rows & ~known, scatter_along(np.log1p(shots), averaging @ columns["y"]) ** 2, variance
+                )
             found.append(Cells(shots, averaging, np.sqrt(averaging @ np.where(rows, variance, 0.0))))
     return tuple(found)
 

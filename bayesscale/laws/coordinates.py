@@ -90,8 +90,8 @@ STRETCH = 3.2
 def stretched(v: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The logit of a share of which data may only say that it is near 0 or 1, c = STRETCH sinh(v / 2), and log dc/dv.
 
-    On the logit axis such a share has an exponential tail of tens to hundreds of units, through which chains crawl; v grows as its
-    log.
+    On the logit axis such a share has an exponential tail of tens to hundreds of units, through which chains crawl; v grows as
+    its log.
     """
     return STRETCH * jnp.sinh(0.5 * v), log(0.5 * STRETCH * jnp.cosh(0.5 * v))
 

@@ -7,8 +7,8 @@ With p0 and p_L those values, gamma and beta ceiling and floor, and sigmoid writ
     beta = lowest + (p0 - lowest) s(a),    lowest = max(0, 2 p0 - gamma),
 
 each of them free on the whole axis: the floor stays above zero, and, since n50 > 0, above where p0 would be more than half way
-up. Data may not tell the ceiling from p_L, hence v (see `stretched`). With z = logit((p - beta) / (gamma - beta)) at both ends and L the last shot, the slope is b = (z_L - z_0) / g(L) and half the
-rise is reached where g(n50) = -z_0 / b.
+up. Data may not tell the ceiling from p_L, hence v (see `stretched`). With z = logit((p - beta) / (gamma - beta)) at both ends
+and L the last shot, the slope is b = (z_L - z_0) / g(L) and half the rise is reached where g(n50) = -z_0 / b.
 """
 
 from __future__ import annotations

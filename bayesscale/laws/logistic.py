@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.nn import sigmoid
 
-from bayesscale.law import Law
+from bayesscale.law import Edges, Law
 from bayesscale.laws.coordinates import CEILING, N50, from_log, level_below, log_between, log_half_rise, safe_log_shots
-from bayesscale.logarithms import log, log_sigmoid
+from bayesscale.laws.nll_ends import ends_from, ends_of, log_nll_of, logit_of_nll
+from bayesscale.logarithms import log, log_sigmoid, logaddexp
 from bayesscale.parameter import Parameter
 
 SLOPE = Parameter("log_slope", "log s", "log of the Hill exponent", dist.Normal(0.0, 0.7), spread=0.3)
@@ -31,10 +32,28 @@ def hill_log_mean(n, *, logit_ceiling, logit_zero_ratio, log_n50, log_slope):
     return log_between(logit_ceiling, logit_zero_ratio, log_half_rise(safe_log_shots(n), log_n50, log_slope))
 
 
+def logistic_from_edges(w, facts):
+    """Parameters from the three coordinates of `nll_ends`, the fall taken since no shots, and log s.
+
+    R = 1 + (N / n50)^s, so log n50 = log N - log(R - 1) / s; |d(log E, log e^L, log n50, log s) / dw| = 1 / s times the stretch.
+    """
+    at, log_slope = ends_of(*w[:3]), w[3]
+    logit_ceiling, ceiling_slope = logit_of_nll(at.log_e)
+    logit_zero, zero_slope = logit_of_nll(at.log_rest + at.log_ratio)
+    log_n50 = log(facts["last_shots"]) - at.log_rise * jnp.exp(-log_slope)
+    determinant = at.stretch - log_slope
+    return jnp.stack([logit_ceiling, logit_zero, log_n50, log_slope]), ceiling_slope + zero_slope + determinant
+
+
+def logistic_to_edges(theta, facts):
+    log_ratio = logaddexp(0.0, log_half_rise(log(facts["last_shots"]), theta[2], theta[3]))
+    return jnp.stack([*ends_from(log_nll_of(theta[0]), log_nll_of(theta[1]) - log_ratio, log_ratio), theta[3]])
+
+
 def logistic_derived(*, logit_ceiling, logit_zero_ratio, log_n50, log_slope):
     return {
         "E": -log_sigmoid(logit_ceiling),
-        "L": log(-log_sigmoid(logit_zero_ratio)),
+        "L": log_nll_of(logit_zero_ratio),
         "n50": jnp.exp(log_n50),
         "s": jnp.exp(log_slope),
         "gamma": sigmoid(logit_ceiling),
@@ -66,6 +85,7 @@ LOGISTIC = Law(
         "gamma": "level reached with unboundedly many shots",
     },
     family="baseline",
+    edges=Edges(logistic_from_edges, logistic_to_edges, follows=True),
 )
 HILL = Law(
     name="hill",

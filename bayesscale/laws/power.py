@@ -11,15 +11,14 @@ halved: n_c = n50 / (2^(1/alpha) - 1). The pure power law is infinite at zero sh
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.nn import sigmoid
 
 from bayesscale.law import Edges, Law
-from bayesscale.laws.coordinates import CEILING, N50, from_log, level_below, safe_log_shots, stretched, unstretched
+from bayesscale.laws.coordinates import CEILING, N50, from_log, level_below, safe_log_shots
+from bayesscale.laws.nll_ends import ends_from, ends_of, log_nll_of, logit_of_nll
 from bayesscale.logarithms import log, log1mexp, log_sigmoid, logaddexp
 from bayesscale.parameter import Parameter
 
@@ -37,11 +36,6 @@ def alpha(centre: float, scale: float) -> Parameter:
     return Parameter("log_alpha", "log α", "log of the exponent", dist.Normal(centre, scale), spread=0.3)
 
 
-def excess(log_ratio):
-    """log of the reducible NLL, from log(value / ceiling)."""
-    return log(-log_ratio)
-
-
 def power_log_mean(n, *, logit_ceiling, logit_first_ratio, log_alpha):
     decay = jnp.exp(-jnp.exp(log_alpha) * safe_log_shots(n))
     return from_log(log_sigmoid(logit_ceiling) + log_sigmoid(logit_first_ratio) * decay)
@@ -50,7 +44,7 @@ def power_log_mean(n, *, logit_ceiling, logit_first_ratio, log_alpha):
 def power_derived(*, logit_ceiling, logit_first_ratio, log_alpha):
     return {
         "E": -log_sigmoid(logit_ceiling),
-        "C": excess(log_sigmoid(logit_first_ratio)),
+        "C": log_nll_of(logit_first_ratio),
         "alpha": jnp.exp(log_alpha),
         "gamma": sigmoid(logit_ceiling),
     }
@@ -71,7 +65,7 @@ def bounded_log_mean(n, *, logit_ceiling, logit_zero_ratio, log_n50, log_alpha):
 def bounded_derived(*, logit_ceiling, logit_zero_ratio, log_n50, log_alpha):
     return {
         "E": -log_sigmoid(logit_ceiling),
-        "C": excess(log_sigmoid(logit_zero_ratio)),
+        "C": log_nll_of(logit_zero_ratio),
         "alpha": jnp.exp(log_alpha),
         "gamma": sigmoid(logit_ceiling),
         "n_c": jnp.exp(log_onset(log_n50, log_alpha)),
@@ -83,43 +77,8 @@ def log_spread(facts):
     return log(facts["last_shots"]) - log(facts["first_shots"])
 
 
-def logit_of_nll(log_nll):
-    """logit p for NLL = -log p, and log |d logit p / d log NLL| = log(NLL / (1 - p))."""
-    nll = jnp.exp(jnp.clip(log_nll, -690.0, 690.0))
-    log_missing = log1mexp(nll)
-    return -nll - log_missing, log_nll - log_missing
-
-
-class Ends(NamedTuple):
-    """What both laws make of log NLL at the last shot, log of its fall over the range relative to that, and the stretched logit
-    of its irreducible share: logs of E, of the rest at the last shot and of the rest's ratio over the range, of d log ratio / d
-    fall, and of the stretch.
-    """
-
-    log_e: jax.Array
-    log_rest: jax.Array
-    log_ratio: jax.Array
-    log_slope: jax.Array
-    stretch: jax.Array
-
-
-def ends_of(log_last, log_fall, share):
-    logit_share, stretch = stretched(share)
-    log_rest = log_sigmoid(-logit_share)
-    log_ratio = logaddexp(0.0, log_fall - log_rest)
-    log_slope = log_fall - log_rest - log_ratio
-    return Ends(log_last + log_sigmoid(logit_share), log_last + log_rest, log_ratio, log_slope, stretch)
-
-
-def ends_from(log_e, log_rest, log_ratio):
-    """Coordinates from the first three of `Ends`."""
-    log_last = logaddexp(log_e, log_rest)
-    log_fall = log_rest + log(jnp.expm1(jnp.minimum(log_ratio, 690.0))) - log_last
-    return log_last, log_fall, unstretched(log_e - log_rest)
-
-
 def power_from_edges(w, facts):
-    """Parameters from log NLL at the last shot, log of its relative fall since the first, and the stretched logit of the share E of it.
+    """Parameters from the three coordinates of `nll_ends`, the fall taken since the first shot.
 
     With L the NLL at the last shot, L e^f its fall since the first, E = L s and D = log(n_last / n_first),
     alpha = log(1 + e^f / (1 - s)) / D and e^C = L (1 - s) n_last^alpha; |d(log E, C, log alpha) / dw| = (d alpha / df) / alpha.
@@ -128,18 +87,18 @@ def power_from_edges(w, facts):
     alpha = at.log_ratio / log_spread(facts)
     logit_ceiling, ceiling_slope = logit_of_nll(at.log_e)
     logit_first, first_slope = logit_of_nll(at.log_rest + alpha * log(facts["last_shots"]))
-    determinant = at.stretch + at.log_slope - log(at.log_ratio)
+    determinant = at.stretch + at.log_rise - at.log_ratio - log(at.log_ratio)
     return jnp.stack([logit_ceiling, logit_first, log(alpha)]), ceiling_slope + first_slope + determinant
 
 
 def power_to_edges(theta, facts):
-    log_e, log_c = (log(-log_sigmoid(part)) for part in theta[:2])
+    log_e, log_c = log_nll_of(theta[0]), log_nll_of(theta[1])
     alpha = jnp.exp(theta[2])
     return jnp.stack(ends_from(log_e, log_c - alpha * log(facts["last_shots"]), alpha * log_spread(facts)))
 
 
 def bounded_from_edges(w, facts):
-    """Parameters from the same three, the fall taken since no shots, and log alpha.
+    """Parameters from the three coordinates of `nll_ends`, the fall taken since no shots, and log alpha.
 
     With R = 1 + e^f / (1 - s) the ratio of the reducible NLLs at none and at the last shot, n_c = n_last / (R^(1/alpha) - 1);
     |d(log E, C, log n50, log alpha) / dw| = (d log R / df) / (alpha (1 - R^(-1/alpha))).
@@ -150,12 +109,12 @@ def bounded_from_edges(w, facts):
     power = at.log_ratio * jnp.exp(-log_alpha)
     log_room = log1mexp(power)
     log_n50 = log(facts["last_shots"]) - power - log_room - log_onset(0.0, log_alpha)
-    determinant = at.stretch + at.log_slope - log_alpha - log_room
+    determinant = at.stretch + at.log_rise - at.log_ratio - log_alpha - log_room
     return jnp.stack([logit_ceiling, logit_zero, log_n50, log_alpha]), ceiling_slope + zero_slope + determinant
 
 
 def bounded_to_edges(theta, facts):
-    log_e, log_c = (log(-log_sigmoid(part)) for part in theta[:2])
+    log_e, log_c = log_nll_of(theta[0]), log_nll_of(theta[1])
     log_ratio = jnp.exp(theta[3]) * logaddexp(0.0, log(facts["last_shots"]) - log_onset(theta[2], theta[3]))
     return jnp.stack([*ends_from(log_e, log_c - log_ratio, log_ratio), theta[3]])
 
@@ -190,5 +149,5 @@ BOUNDED_POWER = Law(
     derived=bounded_derived,
     derived_meaning=MEANING | {"n_c": "shots where the power law sets in"},
     family="baseline",
-    edges=Edges(bounded_from_edges, bounded_to_edges),
+    edges=Edges(bounded_from_edges, bounded_to_edges, follows=True),
 )
