@@ -97,6 +97,8 @@ def death(code: int | None) -> str:
 
 # A cluster ------------------------------------------------------------------------------------------------------------
 
+ONE_THREAD = {"PJRT_NPROC": "1"}
+"""Workers share the cores among them: XLA, which would take all of them in each, is held to one thread (its own variable)."""
 ALLOWED_DEATHS = 1
 """Workers of a local cluster that a chunk may take along and be tried again."""
 
@@ -122,6 +124,7 @@ def dask_client(address: str | None, workers: int) -> Iterator[Any]:
                 n_workers=workers,
                 threads_per_worker=1,
                 processes=True,
+                env=ONE_THREAD,
                 dashboard_address=":0",
                 silence_logs=logging.ERROR,
             ) as cluster,
