@@ -21,6 +21,7 @@ function            where                          value       1st deriv.  2nd d
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -184,6 +185,7 @@ def _fast_on_cpu(stock: Callable[[Array], Array], fast: Callable[[Array], Array]
     return jax.lax.platform_dependent(x, cpu=fast, default=stock)
 
 
+@partial(jax.jit, inline=True)
 def _log_by_bits(y: Array, y_less_1: Array) -> Array:
     """log y within 2 eps, in vectorisable operations: y = 2**k m with m in [sqrt(1/2), sqrt(2)), log m = 2 atanh(s).
 
