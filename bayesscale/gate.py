@@ -157,16 +157,15 @@ def drop_z(y: NDArray, se: NDArray) -> tuple[NDArray, NDArray, NDArray]:
 
 
 def row_standard_error(columns: Mapping[str, NDArray], kind: Kind) -> NDArray:
-    """Standard error of y on the link scale: the larger of what the runs and what the test items say; NaN where none is known.
+    """Standard error of y on the link scale: the larger of what the runs and what the test items say.
 
     Runs alone are not trusted: near-deterministic runs agree with one another and still share the items' luck.
     """
     value = columns["value"]
-    if kind in ("nll_mean", "prob_mean"):
-        se = np.where(columns["se"] > 0, columns["se"], np.nan)
-        return (
-            np.maximum(se, 1e-3 * value) / value if kind == "nll_mean" else np.maximum(se, 1e-3) / (value * (1 - value))
-        )
+    if kind == "nll_mean":
+        return np.maximum(columns["se"], 1e-3 * value) / value
+    if kind == "prob_mean":
+        return np.maximum(columns["se"], 1e-3) / (value * (1 - value))
     trials = columns["trials"]
     p = np.clip(value, 0.5 / trials, 1 - 0.5 / trials)
     items = 1.0 / np.sqrt(trials * p * (1 - p))
@@ -218,19 +217,18 @@ def cells_of(columns: Mapping[str, NDArray], kind: Kind) -> tuple[Cells, ...]:
     """
     found, seen = [], columns["mask"] > 0
     variance = row_standard_error(columns, kind) ** 2
-    known = np.isfinite(variance)
+    unknown = seen & (columns["se"] <= 0) if "se" in columns else np.zeros_like(seen)
     for task in np.unique(columns["task"][seen]):
         rows = seen & (columns["task"] == task)
         shots = np.unique(columns["shots"][rows])
         if len(shots) > 1:
             member = rows & (columns["shots"] == shots[:, None])
             averaging = member / member.sum(axis=1, keepdims=True)
-            if not known[rows].all():
+            if (rows & unknown).any():
                 if len(shots) < FEWEST_SCATTERED:
                     continue
-                variance = np.where(
-                    rows & ~known, scatter_along(np.log1p(shots), averaging @ columns["y"]) ** 2, variance
-                )
+                scatter = scatter_along(np.log1p(shots), averaging @ columns["y"])
+                variance = np.where(rows & unknown, np.maximum(variance, scatter**2), variance)
             found.append(Cells(shots, averaging, np.sqrt(averaging @ np.where(rows, variance, 0.0))))
     return tuple(found)
 

@@ -263,6 +263,12 @@ def test_without_standard_errors_a_curves_own_scatter_tells_what_is_a_fall():
     assert [finding.code for finding in check_drop(collapsing, "nll_mean")] == ["DROP"]
 
 
+def test_rounded_values_on_a_plateau_are_no_fall():
+    """Most neighbours lie on one line there, and leave no scatter to be seen."""
+    plateau = [2.0, 1.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.001]
+    assert check_drop(unit_of(plateau, "nll_mean") | {"se": np.zeros(10)}, "nll_mean") == ()
+
+
 def test_a_few_points_without_standard_errors_say_nothing_about_falls():
     columns = unit_of([1.0, 0.5, 2.0, 2.1], "nll_mean") | {"se": np.zeros(4)}
     assert check_drop(columns, "nll_mean") == ()
