@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesscale.inference.many import restored
 from bayesscale.model import Target
 
 SLAB = 4096
@@ -41,7 +42,8 @@ def grid_moments(
 ) -> Moments:
     """Integrate over (nodes)^coord nodes up to `reach` standard deviations from the middle of `draws` (draw, coord).
 
-    `nodes` is odd, so that every other node makes a grid that has the same faces.
+    Draws are in the target's coordinates, the moments are of the model's own. `nodes` is odd, so that every other node makes a
+    grid that has the same faces.
     """
     dimension = target.dimension
     centre, root = draws.mean(axis=0), np.linalg.cholesky(np.cov(draws.T).reshape(dimension, dimension))
@@ -51,6 +53,8 @@ def grid_moments(
     log_density = np.asarray(evaluator(target)(jnp.asarray(u), columns))
     log_density = np.where(np.isfinite(log_density), log_density, -np.inf)
     weight = np.exp(log_density - log_density.max())
+    if target.restore is not None:
+        u = restored(target, u[None, None], {name: column[None] for name, column in columns.items()})[0, 0]
     mean, sd = weighted_moments(u, weight)
     coarse = (index % 2 == 0).all(axis=1)
     coarse_mean, coarse_sd = weighted_moments(u[coarse], weight[coarse])

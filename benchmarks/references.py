@@ -75,6 +75,10 @@ def lines(agreement: Agreement, usable: NDArray, names: Sequence[str], say: Call
         f"  {int(usable.sum())} of {len(usable)} curves compared; within the three bounds {chosen.within.mean():.1%}, "
         f"means and sds within {ERRORS:g} errors {chosen.unbiased.mean():.1%}"
     )
+    worst, coord = np.unravel_index(
+        np.argmax(np.where(usable[:, None], agreement.mean_z, -np.inf)), agreement.mean_z.shape
+    )
+    say(f"  furthest apart: curve {worst}, {names[coord]}, by {agreement.mean_z[worst, coord]:.1f} errors of the mean")
     bounds = (("mean, errors", chosen.mean_z, ERRORS), ("mean, share of sd", chosen.mean_share, SHARE_OF_SD))
     for label, values, bound in (
         *bounds,

@@ -20,7 +20,7 @@ from scipy.special import gammaln
 
 from bayesscale.inference import diagnostics
 from bayesscale.inference.deck import SPARE
-from bayesscale.inference.diagnostics import converged
+from bayesscale.inference.diagnostics import Verdict, judged
 from bayesscale.inference.lanes import Task, build_kernel, checkpoint_range, kernel_of
 from bayesscale.inference.many import Posterior, sample_many
 from bayesscale.inference.settings import Sampler
@@ -236,8 +236,8 @@ def test_a_poisoned_unit_spoils_no_other(poison):
     got = sample_many(compose(LINE, BINOMIAL), bad, names(6), sampler=FAST)
     clean = [0, 1, 3, 4, 5]
     assert same((a[clean] for a in got), (a[clean] for a in everything))
-    passed = converged(got.u, got.diverging, got.finished)
-    expected = converged(everything.u, everything.diverging, everything.finished)
+    passed = judged(got.u, got.diverging, got.finished).good
+    expected = judged(everything.u, everything.diverging, everything.finished).good
     assert not passed[2] and (passed[clean] == expected[clean]).all() and passed.any()
 
 
@@ -284,7 +284,7 @@ def test_agrees_with_stock_nuts(name):
     columns, model = unit_columns(1, 300.0, truth), compose(LAWS[name], BINOMIAL)
     sampler = replace(FAST, draws=4000, warmup=(60, 120, 120))
     ours = sample_many(model, columns, ["one"], sampler=sampler)
-    assert converged(ours.u, ours.diverging, ours.finished).all()
+    assert judged(ours.u, ours.diverging, ours.finished).good.all()
     kernel = numpyro.infer.NUTS(numpyro_model, target_accept_prob=0.9, dense_mass=True)
     mcmc = numpyro.infer.MCMC(
         kernel, num_warmup=800, num_samples=1500, num_chains=4, chain_method="vectorized", progress_bar=False
@@ -341,6 +341,25 @@ def test_a_stronger_tier_takes_what_fails():
     starved = replace(FAST, draws=20, warmup=(2, 2), tiers=1, chains=4)
     got = sample_many(compose(LINE, BINOMIAL), taken(columns, [0, 1]), ["a", "b"], sampler=starved)
     assert (got.tier == 1).all() and got.u.shape[2] == 20
+
+
+def test_what_only_lacks_draws_keeps_those_it_has(monkeypatch):
+    """Called short once, every unit draws as many again; what is returned is every other one of both."""
+    columns, posterior = line_run()
+    seen = set()
+
+    def short_at_first(u, diverged, finished):
+        first = u[:, 0, 0, 0].tolist()
+        good = np.array([value in seen for value in first])
+        seen.update(first)
+        return Verdict(good, ~good)
+
+    monkeypatch.setattr("bayesscale.inference.deck.judged", short_at_first)
+    got = sample_many(compose(LINE, BINOMIAL), columns, names(6), sampler=replace(FAST, tiers=1))
+    half = FAST.draws // 2
+    assert (got.tier == 1).all() and got.finished.all()
+    np.testing.assert_array_equal(got.u[:, :, :half], posterior.u[:, :, ::2])
+    assert not np.isin(got.u[:, :, half:, 0], posterior.u[..., 0]).any()
 
 
 def test_what_a_unit_out_of_patience_drew_has_the_density_it_says():

@@ -133,9 +133,15 @@ def fit(
         ),
     ] = None,
     chunk: Annotated[
-        int,
-        typer.Option("--chunk", min=1, metavar="N", help="Curves fitted and stored together.", rich_help_panel=o.BATCH),
-    ] = 128,
+        int | None,
+        typer.Option(
+            "--chunk",
+            min=1,
+            metavar="N",
+            help="Curves fitted and stored together; default: an eighth of them, 128 to 512.",
+            rich_help_panel=o.BATCH,
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Progress and outcome as lines of JSON on stdout.", rich_help_panel=o.BATCH)
     ] = False,

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesscale.inference.devices import count_devices, over_devices
-from bayesscale.inference.diagnostics import converged
+from bayesscale.inference.diagnostics import judged
 from bayesscale.inference.lanes import Kernel, Lanes, Task, kernel_of
 from bayesscale.inference.placement import Start, first_log_step, pull_back, spread_out, updated_metric
 from bayesscale.inference.settings import Sampler
@@ -43,11 +43,12 @@ def deck_width(chains: int, widest: int) -> int:
 
 
 class Drawn(NamedTuple):
-    """What units left the deck with: their metric, x (unit, chain, draw, coord), statistics (unit, chain, draw), and whether all
-    was drawn."""
+    """What units left the deck with: their metric and step size, x (unit, chain, draw, coord), statistics (unit, chain, draw),
+    and whether all was drawn."""
 
     units: NDArray
     whiten: NDArray
+    log_step: NDArray
     x: NDArray
     stats: dict[str, NDArray]
     finished: NDArray
@@ -67,6 +68,8 @@ class Deck:
         units, p, chains = len(keys), target.dimension, sampler.chains
         self.start = Start(*(part.copy() for part in start))
         self.tier, self.waiting, self.unjudged = np.zeros(units, int), np.arange(units), [[] for _ in self.tiers]
+        # Draws of earlier tiers that count: how many, and x and statistics by unit.
+        self.carried, self.kept = np.zeros(units, int), dict[int, tuple[NDArray, dict[str, NDArray]]]()
         self.settled = 0
         self.results = {"u": np.full((units, chains, sampler.draws, p), np.nan), "finished": np.zeros(units, bool)}
         self.results |= {name: np.full((units, chains, sampler.draws), np.nan) for name in FIELDS}
@@ -147,10 +150,9 @@ class Deck:
 
     def wanted(self, slots: NDArray) -> NDArray:
         """Trajectories each slot's phase takes."""
-        table = [phases_of(tier) for tier in self.tiers]
-        return np.array(
-            [table[t][phase] for t, phase in zip(self.tier[self.unit[slots]], self.phase[slots], strict=True)]
-        )
+        table, units = [phases_of(tier) for tier in self.tiers], self.unit[slots]
+        phases = [table[t][phase] for t, phase in zip(self.tier[units], self.phase[slots], strict=True)]
+        return np.array(phases) - np.where(self.last_phase(slots), self.carried[units], 0)
 
     def last_phase(self, slots: NDArray) -> NDArray:
         """Whether slots are past their warm-up."""
@@ -168,7 +170,9 @@ class Deck:
         free = np.flatnonzero(self.unit < 0)[: len(self.waiting)]
         if len(free):
             units, self.waiting = self.waiting[: len(free)], self.waiting[len(free) :]
-            self.unit[free], self.phase[free], self.chunks[free] = units, 0, 0
+            self.unit[free], self.chunks[free] = units, 0
+            # What brings draws along is past its warm-up.
+            self.phase[free] = np.where(self.carried[units] > 0, self.settings(free, lambda s: len(s.warmup)), 0)
             self.whiten[free], self.x[free], self.log_step[free] = (part[units] for part in self.start[1:])
             self.place(free)
 
@@ -267,17 +271,25 @@ class Deck:
 
     def leave(self, slots: NDArray, done: NDArray, drawn: NDArray) -> None:
         """Take units out of their slots."""
-        tier = self.tier[self.unit[slots]]
-        for t in np.unique(tier):
-            group, finished = slots[tier == t], done[tier == t]
-            number = self.tiers[t].draws
+        units = self.unit[slots]
+        tier, carried = self.tier[units], self.carried[units]
+        for t, before in sorted(set(zip(tier.tolist(), carried.tolist(), strict=True))):
+            together = (tier == t) & (carried == before)
+            group, finished, number = slots[together], done[together], self.tiers[t].draws - before
             missing = ~finished[:, None, None] & (np.arange(number) >= drawn[self.lanes_of(group)][..., None])
             # A unit out of patience may not have come to its last phase.
             missing |= ~self.last_phase(group)[:, None, None]
             self.reserve(number)
             x = np.where(missing[..., None], np.nan, self.drawn_x[group, :, :number])
             stats = {name: np.where(missing, np.nan, values[group, :, :number]) for name, values in self.drawn.items()}
-            self.unjudged[t].append(Drawn(self.unit[group], self.whiten[group], x, stats, finished))
+            if before:
+                earlier = [self.kept.pop(unit) for unit in self.unit[group]]
+                x = np.concatenate([[part for part, _ in earlier], x], axis=2)
+                for name, values in stats.items():
+                    stats[name] = np.concatenate([[part[name] for _, part in earlier], values], axis=2)
+            self.unjudged[t].append(
+                Drawn(self.unit[group], self.whiten[group], self.log_step[group], x, stats, finished)
+            )
         self.unit[slots] = -1
         self.task["wanted"][self.lanes_of(slots).ravel()], self.handed = 0, None
 
@@ -286,33 +298,42 @@ class Deck:
         for t, parts in enumerate(self.unjudged):
             if not parts:
                 continue
-            units, whiten, x, finished = (
-                np.concatenate([getattr(part, name) for part in parts]) for name in ("units", "whiten", "x", "finished")
-            )
-            stats = {name: np.concatenate([part.stats[name] for part in parts]) for name in FIELDS}
-            u = self.start.centre[units, None, None] + spread_out(whiten, x)
+            drawn = jax.tree.map(lambda *pieces: np.concatenate(pieces), *parts)
+            units, stats, finished = drawn.units, drawn.stats, drawn.finished
+            u = self.start.centre[units, None, None] + spread_out(drawn.whiten, drawn.x)
             every = u.shape[2] // self.sampler.draws
             for name, values in stats.items():
                 self.results[name][units] = values[:, :, ::every]
             self.results["u"][units], self.results["finished"][units] = self.own(units, u[:, :, ::every]), finished
             # Judged by the draws that are returned, thinned to the same number in all tiers.
-            good = converged(self.results["u"][units], stats["diverged"], finished)
-            again = ~good & (t + 1 < len(self.tiers))
-            self.go_on(units[again], whiten[again], x[again], finished[again])
+            verdict = judged(self.results["u"][units], stats["diverged"], finished)
+            again = ~verdict.good & (t + 1 < len(self.tiers))
+            self.tier[units[again]] += 1
+            # Ahead of new units: the longest work begun last would be done alone, in a deck all but empty.
+            self.waiting = np.concatenate([units[again], self.waiting])
+            self.draw_on(jax.tree.map(lambda part: part[again & verdict.short], drawn))  # noqa: B023
+            self.start_over(jax.tree.map(lambda part: part[again & ~verdict.short], drawn))  # noqa: B023
             self.settled += int((~again).sum())
         self.unjudged = [[] for _ in self.tiers]
 
-    def go_on(self, units: NDArray, whiten: NDArray, x: NDArray, finished: NDArray) -> None:
-        """Send units to their next tier: from where their chains ended, whitened by the covariance of all draws.
+    def draw_on(self, drawn: Drawn) -> None:
+        """Send units that only lack draws to their next tier with those they have, and with their metric and step size."""
+        units = drawn.units
+        self.start.whiten[units], self.start.log_step[units] = drawn.whiten, drawn.log_step
+        self.start.x[units], self.carried[units] = drawn.x[:, :, -1], drawn.x.shape[2]
+        for i, unit in enumerate(units):
+            self.kept[unit] = drawn.x[i], {name: values[i] for name, values in drawn.stats.items()}
+
+    def start_over(self, drawn: Drawn) -> None:
+        """Send units to their next tier from where their chains ended, whitened by the covariance of all draws.
 
         About each chain's own mean, so that one that has gone elsewhere does not blow up the metric. What did not finish starts
         anew.
         """
-        self.tier[units] += 1
-        # Ahead of new units: the longest work begun last would be done alone, in a deck all but empty.
-        self.waiting = np.concatenate([units, self.waiting])
-        units, whiten, x = units[finished], whiten[finished], x[finished]
+        self.carried[drawn.units] = 0
+        units, whiten, x = (part[drawn.finished] for part in (drawn.units, drawn.whiten, drawn.x))
         if len(units):
+            self.start.log_step[units] = first_log_step(x.shape[-1])
             centred = (x - x.mean(axis=2, keepdims=True)).reshape(len(units), -1, x.shape[-1])
             self.start.whiten[units], root = updated_metric(whiten, centred)
             self.start.x[units] = pull_back(root, x[:, :, -1])

@@ -179,14 +179,28 @@ DIVERGENT_PASS = 0.01
 """A posterior passes below this share of divergent draws."""
 
 
-def converged(u: NDArray, diverged: NDArray, finished: NDArray) -> NDArray:
-    """(unit,) whether every coordinate passes R-hat and both effective sample sizes, and few draws diverge.
+RHAT_NEAR, ESS_NEAR = 1.05, 0.25
+"""Within this R-hat, and with this share of the effective draws asked for, chains agree and are only too short."""
+
+
+class Verdict(NamedTuple):
+    """(unit,) whether a posterior converged; and if not, whether as many draws again may be all that it lacks."""
+
+    good: NDArray[np.bool_]
+    short: NDArray[np.bool_]
+
+
+def judged(u: NDArray, diverged: NDArray, finished: NDArray) -> Verdict:
+    """Judge posteriors: every coordinate has to pass R-hat and both effective sample sizes, and few draws may diverge.
 
     Draws u are (unit, chain, draw, coord), `diverged` (unit, chain, draw), `finished` (unit,).
     """
     draws = np.moveaxis(u, -1, 1)
     enough = min(ESS_PASS, SHARE_PASS * draws.shape[2] * draws.shape[3])
     measured = measure(draws)
+    size = np.minimum(measured.ess_bulk, measured.ess_tail)
+    sound = finished & (np.mean(diverged, axis=(1, 2)) < DIVERGENT_PASS)
     with np.errstate(invalid="ignore"):
-        good = (measured.rhat <= RHAT_PASS) & (measured.ess_bulk >= enough) & (measured.ess_tail >= enough)
-        return finished & good.all(axis=1) & (np.mean(diverged, axis=(1, 2)) < DIVERGENT_PASS)
+        good = (measured.rhat <= RHAT_PASS) & (size >= enough)
+        near = (measured.rhat <= RHAT_NEAR) & (size >= ESS_NEAR * enough)
+    return Verdict(sound & good.all(axis=1), sound & ~good.all(axis=1) & near.all(axis=1))

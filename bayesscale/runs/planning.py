@@ -50,7 +50,20 @@ def plan_run(curves: Curves, settings: Settings, likelihood: Likelihood) -> Plan
         work.append((BASELINE, "persistence", [((i,), 0) for i in range(len(curves))]))
     if pooled(curves, settings):
         work.append((POOL, "all curves together", [(tuple(range(len(curves))), 0)]))
-    return make_plan(plan_settings(curves, settings, likelihood), names, digests, work, settings.chunk)
+    size = settings.chunk or chunk_size(len(curves))
+    return make_plan(plan_settings(curves, settings, likelihood), names, digests, work, size)
+
+
+SMALLEST_CHUNK, LARGEST_CHUNK = 128, 512
+
+
+def chunk_size(curves: int) -> int:
+    """Units per chunk, where none is asked for: an eighth of the curves within these bounds.
+
+    The slowest posteriors of a chunk end alone in lanes that are all but empty, the less often the larger chunks are; but what
+    a kill costs, and memory, grow with them.
+    """
+    return min(max(curves // 8, SMALLEST_CHUNK), LARGEST_CHUNK)
 
 
 def rows_of_curves(curves: Curves, likelihood: Likelihood) -> list[int]:

@@ -27,7 +27,7 @@ class Settings:
         `MOST_POOLED`.
     leave_one_out, refit : whether to estimate leave-one-out, and whether to refit exactly where that estimate fails.
     keep : "thinned" draws of every fit, all "draws", or the "summary" alone, without files of fits.
-    chunk : units fitted and stored together; a kill costs what is under way of one.
+    chunk : units fitted and stored together; a kill costs what is under way of one. None: see `chunk_size`.
     plots : curves to draw at most; 0 for no plots.
     """
 
@@ -42,7 +42,7 @@ class Settings:
     leave_one_out: bool = True
     refit: bool = True
     keep: Keep = "thinned"
-    chunk: int = 128
+    chunk: int | None = None
     plots: int = 12
 
     def __post_init__(self) -> None:
