@@ -67,9 +67,11 @@ class Deck:
             self.tiers.append(self.tiers[-1].stronger())
         units, p, chains = len(keys), target.dimension, sampler.chains
         self.start = Start(*(part.copy() for part in start))
-        self.tier, self.waiting, self.unjudged = np.zeros(units, int), np.arange(units), [[] for _ in self.tiers]
-        # Draws of earlier tiers that count: how many, and x and statistics by unit.
-        self.carried, self.kept = np.zeros(units, int), dict[int, tuple[NDArray, dict[str, NDArray]]]()
+        self.tier, self.waiting = np.zeros(units, int), np.arange(units)
+        self.unjudged: list[Drawn] = []
+        # Draws a unit is to have, and those of them from earlier tiers: how many, and x and statistics by unit.
+        self.total, self.carried = np.full(units, sampler.draws), np.zeros(units, int)
+        self.kept: dict[int, tuple[NDArray, dict[str, NDArray]]] = {}
         self.settled = 0
         self.results = {"u": np.full((units, chains, sampler.draws, p), np.nan), "finished": np.zeros(units, bool)}
         self.results |= {name: np.full((units, chains, sampler.draws), np.nan) for name in FIELDS}
@@ -80,7 +82,7 @@ class Deck:
         self.unit, self.phase, self.chunks = np.full(slots, -1), np.zeros(slots, int), np.zeros(slots, int)
         # Where units stand: the metric and the step size of this phase.
         self.whiten, self.x, self.log_step = (part[np.zeros(slots, int)].copy() for part in start[1:])
-        longest = max(phases_of(sampler))
+        longest = max(*sampler.warmup, sampler.draws)
         self.drawn_x = np.zeros((slots, chains, longest, p))
         self.drawn = {name: np.zeros((slots, chains, longest)) for name in FIELDS}
         self.lane_key, self.salt = np.zeros((2, lanes), np.uint32), np.zeros(lanes, np.int32)
@@ -139,8 +141,7 @@ class Deck:
         self.task["adapting"][lanes] = np.repeat(~self.last_phase(slots), chains)
         self.task["target_accept"][lanes] = np.repeat(self.settings(slots, lambda s: s.target_accept), chains)
         self.task["max_depth"][lanes] = np.repeat(self.settings(slots, lambda s: s.max_depth), chains)
-        # A stronger tier asks for other numbers of draws, which salts its randomness too.
-        salt = (16 * self.settings(slots, lambda s: s.draws) + phase) * chains
+        salt = (16 * self.tier[units] + phase) * chains
         self.salt[lanes] = np.repeat(salt, chains) + np.tile(np.arange(chains), len(units))
         self.lane_key[:, lanes] = self.keys[owner].T
         self.lane_x[:, lanes] = self.x[slots].reshape(len(lanes), -1).T
@@ -150,13 +151,20 @@ class Deck:
 
     def wanted(self, slots: NDArray) -> NDArray:
         """Trajectories each slot's phase takes."""
-        table, units = [phases_of(tier) for tier in self.tiers], self.unit[slots]
-        phases = [table[t][phase] for t, phase in zip(self.tier[units], self.phase[slots], strict=True)]
-        return np.array(phases) - np.where(self.last_phase(slots), self.carried[units], 0)
+        units = self.unit[slots]
+        longest = max(len(tier.warmup) for tier in self.tiers) + 1
+        table = np.array([(*tier.warmup, *(0,) * (longest - len(tier.warmup))) for tier in self.tiers])
+        draws = self.total[units] - self.carried[units]
+        return np.where(self.last_phase(slots), draws, table[self.tier[units], self.phase[slots]])
 
     def last_phase(self, slots: NDArray) -> NDArray:
         """Whether slots are past their warm-up."""
         return self.phase[slots] == self.settings(slots, lambda s: len(s.warmup))
+
+    def patience(self, slots: NDArray) -> NDArray:
+        """Chunks after which each slot's unit is given up."""
+        trajectories = self.settings(slots, lambda s: sum(s.warmup)) + self.total[self.unit[slots]]
+        return np.maximum(4, -(-self.sampler.patience * trajectories // self.sampler.steps))
 
     def reserve(self, draws: int) -> None:
         """Make room for so many draws."""
@@ -259,23 +267,22 @@ class Deck:
         self.chunks[held] += 1
         lanes = self.lanes_of(held)
         done, last = (drawn[lanes] >= self.task["wanted"][lanes]).all(axis=1), self.last_phase(held)
-        patience = self.settings(held, chunks_allowed)
-        leaving = (done & last) | (~done & (self.chunks[held] >= patience))
+        leaving = (done & last) | (~done & (self.chunks[held] >= self.patience(held)))
         if (done & ~last).any():
             self.next_phase(held[done & ~last], log_step_mean)
         if leaving.any():
             self.leave(held[leaving], done[leaving], drawn)
-        left = sum(len(part.units) for parts in self.unjudged for part in parts)
+        left = sum(len(part.units) for part in self.unjudged)
         if left >= TOGETHER or (left and not len(self.waiting)):
             self.judge()
 
     def leave(self, slots: NDArray, done: NDArray, drawn: NDArray) -> None:
         """Take units out of their slots."""
         units = self.unit[slots]
-        tier, carried = self.tier[units], self.carried[units]
-        for t, before in sorted(set(zip(tier.tolist(), carried.tolist(), strict=True))):
-            together = (tier == t) & (carried == before)
-            group, finished, number = slots[together], done[together], self.tiers[t].draws - before
+        total, carried = self.total[units], self.carried[units]
+        for all_draws, before in sorted(set(zip(total.tolist(), carried.tolist(), strict=True))):
+            together = (total == all_draws) & (carried == before)
+            group, finished, number = slots[together], done[together], all_draws - before
             missing = ~finished[:, None, None] & (np.arange(number) >= drawn[self.lanes_of(group)][..., None])
             # A unit out of patience may not have come to its last phase.
             missing |= ~self.last_phase(group)[:, None, None]
@@ -287,48 +294,46 @@ class Deck:
                 x = np.concatenate([[part for part, _ in earlier], x], axis=2)
                 for name, values in stats.items():
                     stats[name] = np.concatenate([[part[name] for _, part in earlier], values], axis=2)
-            self.unjudged[t].append(
-                Drawn(self.unit[group], self.whiten[group], self.log_step[group], x, stats, finished)
-            )
+            self.unjudged.append(Drawn(self.unit[group], self.whiten[group], self.log_step[group], x, stats, finished))
         self.unit[slots] = -1
         self.task["wanted"][self.lanes_of(slots).ravel()], self.handed = 0, None
 
     def judge(self) -> None:
         """Record what left; units that have not converged wait for the next tier."""
-        for t, parts in enumerate(self.unjudged):
-            if not parts:
-                continue
+        for number in {part.x.shape[2] for part in self.unjudged}:
+            parts = [part for part in self.unjudged if part.x.shape[2] == number]
             drawn = jax.tree.map(lambda *pieces: np.concatenate(pieces), *parts)
             units, stats, finished = drawn.units, drawn.stats, drawn.finished
             u = self.start.centre[units, None, None] + spread_out(drawn.whiten, drawn.x)
-            every = u.shape[2] // self.sampler.draws
+            every = number // self.sampler.draws
             for name, values in stats.items():
                 self.results[name][units] = values[:, :, ::every]
             self.results["u"][units], self.results["finished"][units] = self.own(units, u[:, :, ::every]), finished
-            # Judged by the draws that are returned, thinned to the same number in all tiers.
+            # Judged by the draws that are returned, thinned to the same number for all units.
             verdict = judged(self.results["u"][units], stats["diverged"], finished)
-            again = ~verdict.good & (t + 1 < len(self.tiers))
+            again = ~verdict.good & (self.tier[units] + 1 < len(self.tiers))
             self.tier[units[again]] += 1
             # Ahead of new units: the longest work begun last would be done alone, in a deck all but empty.
             self.waiting = np.concatenate([units[again], self.waiting])
             self.draw_on(jax.tree.map(lambda part: part[again & verdict.short], drawn))  # noqa: B023
             self.start_over(jax.tree.map(lambda part: part[again & ~verdict.short], drawn))  # noqa: B023
             self.settled += int((~again).sum())
-        self.unjudged = [[] for _ in self.tiers]
+        self.unjudged = []
 
     def draw_on(self, drawn: Drawn) -> None:
-        """Send units that only lack draws to their next tier with those they have, and with their metric and step size."""
+        """Let units that only lack draws draw as many again, with their metric and step size."""
         units = drawn.units
+        self.total[units] = 2 * drawn.x.shape[2]
         self.start.whiten[units], self.start.log_step[units] = drawn.whiten, drawn.log_step
         self.start.x[units], self.carried[units] = drawn.x[:, :, -1], drawn.x.shape[2]
         for i, unit in enumerate(units):
             self.kept[unit] = drawn.x[i], {name: values[i] for name, values in drawn.stats.items()}
 
     def start_over(self, drawn: Drawn) -> None:
-        """Send units to their next tier from where their chains ended, whitened by the covariance of all draws.
+        """Draw units anew, with smaller steps, from where their chains ended, whitened by the covariance of all draws.
 
         About each chain's own mean, so that one that has gone elsewhere does not blow up the metric. What did not finish starts
-        anew.
+        from where it started.
         """
         self.carried[drawn.units] = 0
         units, whiten, x = (part[drawn.finished] for part in (drawn.units, drawn.whiten, drawn.x))
@@ -337,13 +342,3 @@ class Deck:
             centred = (x - x.mean(axis=2, keepdims=True)).reshape(len(units), -1, x.shape[-1])
             self.start.whiten[units], root = updated_metric(whiten, centred)
             self.start.x[units] = pull_back(root, x[:, :, -1])
-
-
-def phases_of(sampler: Sampler) -> tuple[int, ...]:
-    """Trajectories of each phase: warm-up, then the draws."""
-    return (*sampler.warmup, sampler.draws)
-
-
-def chunks_allowed(sampler: Sampler) -> int:
-    """Chunks after which a unit is given up."""
-    return max(4, -(-sampler.patience * sum(phases_of(sampler)) // sampler.steps))

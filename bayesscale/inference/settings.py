@@ -33,7 +33,7 @@ class Sampler:
     steps : leapfrogs per chunk.
     patience : a posterior is given up when it used more than this many leapfrogs per trajectory on average.
     spread : standard deviations the chains start apart.
-    tiers : stronger tiers tried on what fails.
+    tiers : times that what fails is tried again: drawn from further where that is all it lacks, else anew with smaller steps.
     keep : draws per chain kept for prediction and storage; diagnostics see all.
     """
 
@@ -48,14 +48,13 @@ class Sampler:
     steps: int = 64
     patience: int = 60
     spread: float = 1.5
-    tiers: int = 2
+    tiers: int = 4
     keep: int = 250
 
     def stronger(self) -> Sampler:
-        """Return the settings of the next tier, which goes on where this one ended: longer, smaller steps, deeper trees."""
+        """Return the settings of the next tier, which goes on where this one ended: smaller steps, deeper trees."""
         return replace(
             self,
-            draws=2 * self.draws,
             warmup=(ONWARD,),
             target_accept=0.5 * (1.0 + self.target_accept),
             max_depth=max(self.max_depth, min(self.max_depth + 1, self.deepest)),
