@@ -19,7 +19,8 @@ from bayesscale.curves import Curves
 from bayesscale.draws import Naming, in_blocks, named_draws
 from bayesscale.finding import Finding, InputError
 from bayesscale.gate import check_drop, check_model, check_replicates
-from bayesscale.inference.many import Posterior, sample_many, unit_key
+from bayesscale.inference.ahead import rehearse
+from bayesscale.inference.many import Posterior, rehearse_deck, restored, sample_many, unit_key
 from bayesscale.inference.settings import Progress, Sampler, silent
 from bayesscale.law import Law
 from bayesscale.laws import DEFAULT_LAW, LAWS
@@ -30,12 +31,12 @@ from bayesscale.model import (
     derived_quantities,
     left_out_log_likelihood,
     prior_draw,
-    replicate_rows,
+    replicate_scatter,
+    target_of,
     theta_of,
 )
 from bayesscale.precision import enable_float64, require_float64
 from bayesscale.result import Fit, likelihood_of
-from bayesscale.types import Columns, ObsArray, Theta
 from bayesscale.units import Units, units_of
 
 REPLICATES = 400
@@ -146,7 +147,10 @@ def fit_units(
         same = [i for i in todo if len(units.members[i]) == tasks]
         model = compose(law, likelihood, tasks)
         subset = units.take(same)
+        rehearse_deck(model, subset.columns, sampler)  # what is needed first
+        compiled = rehearse_work_up(model, subset.take([0]), sampler)
         posterior = sample_many(model, subset.columns, subset.digests, sampler=sampler, seed=seed, progress=progress)
+        compiled()
         for begin in range(0, len(same), BLOCK):
             place = slice(begin, begin + BLOCK)
             block = work_up(model, subset.take(np.arange(len(same))[place]), cut(posterior, place), sampler, seed)
@@ -225,15 +229,25 @@ def work_up(model: Model, units: Units, posterior: Posterior, sampler: Sampler, 
     return fits
 
 
+def rehearse_work_up(model: Model, unit: Units, sampler: Sampler) -> Callable[[], object]:
+    """Compile what draws are worked up with, while they are taken."""
+    target, size = target_of(model), (1, sampler.chains, sampler.draws)
+
+    def step() -> None:
+        rng = np.random.default_rng(0)
+        u, stat, unit_fact = rng.normal(size=(*size, target.dimension)), rng.normal(size=size), np.ones(1, int)
+        u = restored(target, u, {name: np.asarray(column) for name, column in unit.columns.items()})
+        stats = (stat, stat, stat, stat, stat, stat)
+        work_up(model, unit, Posterior(u, *stats, unit_fact > 0, unit_fact, 0 * unit_fact), sampler, 0)
+
+    return rehearse((model, unit.columns["mask"].shape, size, sampler.keep), step)
+
+
 @lru_cache(maxsize=128)
 def replicate_map(model: Model) -> Callable[..., Any]:
-    """Compile replicated observations, for theta (unit, draw, ...) and keys (unit, 2)."""
-
-    def one(values: Theta, facts: Columns, key: jax.Array) -> ObsArray:
-        keys = jax.random.split(jax.random.wrap_key_data(key), len(next(iter(values.values()))))
-        return jax.vmap(lambda t, k: replicate_rows(model, t, facts, k))(values, keys)
-
-    return jax.jit(jax.vmap(one))
+    """Compile what replicated observations are drawn with, for theta (unit, draw, ...)."""
+    over_draws = jax.vmap(partial(replicate_scatter, model), in_axes=(0, None))
+    return jax.jit(jax.vmap(over_draws))
 
 
 def replicates(
@@ -243,8 +257,12 @@ def replicates(
     joined = {name: v.reshape(v.shape[0], -1, *v.shape[3:]) for name, v in theta.items()}
     available = next(iter(joined.values())).shape[1]
     chosen = np.linspace(0, available - 1, min(REPLICATES, available)).astype(int)
-    keys = np.stack([unit_key(digest, seed + 2) for digest in digests])
-    return in_blocks(replicate_map(model), {name: v[:, chosen] for name, v in joined.items()}, dict(columns), keys)
+    scatter = in_blocks(replicate_map(model), {name: v[:, chosen] for name, v in joined.items()}, dict(columns))
+    drawn = []
+    for i, digest in enumerate(digests):
+        rng, facts = np.random.default_rng(unit_key(digest, seed + 2)), {name: c[i] for name, c in columns.items()}
+        drawn.append(model.likelihood.draw(rng, facts, *(part[i] for part in scatter)))
+    return np.stack(drawn)
 
 
 PAPER = ("rho", "K", "gamma", "beta")

@@ -7,7 +7,9 @@ smooth departure delta from the law lives on that scale too (see `discrepancy`),
   which noise variances are taken;
 * ``site(mean, columns, theta)``: (y, v), a Gaussian for eta that stands in for the row. When `gaussian` it *is* the row;
 * ``extra(mean, columns, theta)``: the part of the log density that does not see delta (the spread between runs);
-* ``draw(key, eta, mean, columns, theta)``: a new observation on the value scale.
+* ``scatter(eta, mean, columns, theta)``: the numbers that new observations are drawn with, a centre and an sd mostly;
+* ``draw(rng, columns, *scatter)``: new observations on the value scale. On the host: there NumPy draws betas and binomials 15
+  times faster than JAX on a CPU, and nothing is compiled.
 
 Rows are either `cell` (all runs of one curve at one shot count) or `run` (one run). A likelihood returns log densities and
 draws, it never calls numpyro.sample.
@@ -33,8 +35,11 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax.nn import sigmoid
+from numpy.typing import NDArray
+from scipy.special import expit
 
 from bayesscale.curves import Kind
 from bayesscale.logarithms import log, log1p, log_sigmoid
@@ -56,7 +61,8 @@ class Likelihood:
     parameters: tuple[Parameter, ...]
     log_prob: Callable[[ObsArray, LogMean, Columns, Theta], ObsArray]
     site: Callable[[LogMean, Columns, Theta], tuple[ObsArray, ObsArray]]
-    draw: Callable[[jax.Array, ObsArray, LogMean, Columns, Theta], ObsArray]
+    scatter: Callable[[ObsArray, LogMean, Columns, Theta], tuple[ObsArray, ...]]
+    draw: Callable[..., NDArray]
     extra: Callable[[LogMean, Columns, Theta], ObsArray] = lambda mean, columns, theta: jnp.zeros_like(mean[0])
     gaussian: bool = False
     df: float | None = None
@@ -113,9 +119,9 @@ def heavy_tailed(likelihood: Likelihood, name: str, meaning: str, df: float = ST
         y, v = likelihood.site(mean, columns, theta)
         return dist.StudentT(df, eta, jnp.sqrt(v)).log_prob(y)
 
-    def draw(key: jax.Array, eta: ObsArray, mean: LogMean, columns: Columns, theta: Theta) -> ObsArray:
-        _, v = likelihood.site(mean, columns, theta)
-        return inverse_link(likelihood.kind, eta + jnp.sqrt(v) * jax.random.t(key, df, jnp.shape(eta)))
+    def draw(rng: np.random.Generator, columns: Columns, eta: NDArray, sd: NDArray) -> NDArray:
+        y = eta + sd * rng.standard_t(df, np.shape(eta))
+        return np.exp(y) if likelihood.kind == "nll_mean" else expit(y)
 
     return replace(likelihood, name=name, meaning=meaning, log_prob=log_prob, draw=draw, gaussian=False, df=df)
 
@@ -173,9 +179,12 @@ def quasi_extra(mean: LogMean, columns: Columns, theta: Theta) -> ObsArray:
     return columns["run_constant"] - 0.5 * df * (log_v + s2 * jnp.exp(-log_v))
 
 
-def quasi_draw(key: jax.Array, eta: ObsArray, mean: LogMean, columns: Columns, theta: Theta) -> ObsArray:
-    _, variance = quasi_site(mean, columns, theta)
-    return sigmoid(eta + jnp.sqrt(variance) * jax.random.normal(key, jnp.shape(eta)))
+def quasi_scatter(eta: ObsArray, mean: LogMean, columns: Columns, theta: Theta) -> tuple[ObsArray, ...]:
+    return eta, jnp.sqrt(quasi_site(mean, columns, theta)[1])
+
+
+def draw_logit_normal(rng: np.random.Generator, columns: Columns, eta: NDArray, sd: NDArray) -> NDArray:
+    return expit(draw_normal(rng, columns, eta, sd))
 
 
 D0 = Parameter("d0", "d₀", "log dispersion against binomial at 20 shots", dist.Normal(0.5, 1.0), spread=0.5)
@@ -189,7 +198,8 @@ QUASI_BINOMIAL = Likelihood(
     parameters=(D0, D1),
     log_prob=quasi_log_prob,
     site=quasi_site,
-    draw=quasi_draw,
+    scatter=quasi_scatter,
+    draw=draw_logit_normal,
     extra=quasi_extra,
     gaussian=True,
 )
@@ -211,8 +221,13 @@ def binomial_site(mean: LogMean, columns: Columns, theta: Theta) -> tuple[ObsArr
     return columns["y"], binomial_variance(mean, columns["trials"])
 
 
-def binomial_draw(key: jax.Array, eta: ObsArray, mean: LogMean, columns: Columns, theta: Theta) -> ObsArray:
-    return jax.random.binomial(key, columns["trials"], sigmoid(eta)) / columns["trials"]
+def binomial_scatter(eta: ObsArray, mean: LogMean, columns: Columns, theta: Theta) -> tuple[ObsArray, ...]:
+    return (sigmoid(eta),)
+
+
+def draw_share(rng: np.random.Generator, columns: Columns, p: NDArray) -> NDArray:
+    trials, known = np.rint(np.asarray(columns["trials"])), np.isfinite(p)
+    return np.where(known, rng.binomial(trials.astype(np.int64), np.where(known, p, 0.5)) / trials, np.nan)
 
 
 BINOMIAL = Likelihood(
@@ -223,7 +238,8 @@ BINOMIAL = Likelihood(
     parameters=(),
     log_prob=binomial_log_prob,
     site=binomial_site,
-    draw=binomial_draw,
+    scatter=binomial_scatter,
+    draw=draw_share,
 )
 
 
@@ -233,10 +249,14 @@ def concentration(columns: Columns, theta: Theta) -> ObsArray:
     return jnp.exp(jnp.clip(theta["log_phi"] + slope * log_shots_ratio(columns), -20.0, 16.0))
 
 
+def beta_binomial_scatter(eta: ObsArray, mean: LogMean, columns: Columns, theta: Theta) -> tuple[ObsArray, ...]:
+    phi = concentration(columns, theta)
+    return phi * sigmoid(eta) + 1e-12, phi * sigmoid(-eta) + 1e-12
+
+
 def beta_binomial_rows(eta: ObsArray, mean: LogMean, columns: Columns, theta: Theta) -> ObsArray:
-    phi, k, n = concentration(columns, theta), columns["successes"], columns["trials"]
-    a, b = phi * sigmoid(eta) + 1e-12, phi * sigmoid(-eta) + 1e-12
-    return columns["log_choose"] + beta_binomial_log_kernel(k, n, a, b)
+    a, b = beta_binomial_scatter(eta, mean, columns, theta)
+    return columns["log_choose"] + beta_binomial_log_kernel(columns["successes"], columns["trials"], a, b)
 
 
 def beta_binomial_site(mean: LogMean, columns: Columns, theta: Theta) -> tuple[ObsArray, ObsArray]:
@@ -244,11 +264,13 @@ def beta_binomial_site(mean: LogMean, columns: Columns, theta: Theta) -> tuple[O
     return columns["y"], binomial_variance(mean, n) * (1.0 + (n - 1.0) / (1.0 + phi))
 
 
-def beta_binomial_draw(key: jax.Array, eta: ObsArray, mean: LogMean, columns: Columns, theta: Theta) -> ObsArray:
-    key_p, key_k = jax.random.split(key)
-    phi = concentration(columns, theta)
-    p = jax.random.beta(key_p, phi * sigmoid(eta) + 1e-12, phi * sigmoid(-eta) + 1e-12)
-    return jax.random.binomial(key_k, columns["trials"], p) / columns["trials"]
+def draw_beta(rng: np.random.Generator, columns: Columns, a: NDArray, b: NDArray) -> NDArray:
+    known = np.isfinite(a) & np.isfinite(b)
+    return np.where(known, rng.beta(np.where(known, a, 1.0), np.where(known, b, 1.0)), np.nan)
+
+
+def draw_beta_binomial(rng: np.random.Generator, columns: Columns, a: NDArray, b: NDArray) -> NDArray:
+    return draw_share(rng, columns, draw_beta(rng, columns, a, b))
 
 
 LOG_PHI = Parameter(
@@ -264,7 +286,8 @@ BETA_BINOMIAL = Likelihood(
     parameters=(LOG_PHI,),
     log_prob=beta_binomial_rows,
     site=beta_binomial_site,
-    draw=beta_binomial_draw,
+    scatter=beta_binomial_scatter,
+    draw=draw_beta_binomial,
 )
 BETA_BINOMIAL_SHOTS = replace(
     BETA_BINOMIAL,
@@ -283,7 +306,7 @@ def tau_squared(theta: Theta) -> Scalar:
     return jnp.exp(2.0 * theta["log_tau"])
 
 
-def beta_shape(eta: ObsArray, columns: Columns, theta: Theta) -> tuple[ObsArray, ObsArray]:
+def beta_scatter(eta: ObsArray, mean: LogMean, columns: Columns, theta: Theta) -> tuple[ObsArray, ...]:
     """Beta(a, b) with mean p and variance se^2 + tau^2 p (1-p), kept below p (1-p)."""
     p, q = sigmoid(eta), sigmoid(-eta)
     share = jnp.minimum(columns["se"] ** 2 / (p * q + 1e-300) + tau_squared(theta), 0.999)
@@ -292,13 +315,9 @@ def beta_shape(eta: ObsArray, columns: Columns, theta: Theta) -> tuple[ObsArray,
 
 
 def beta_log_prob(eta: ObsArray, mean: LogMean, columns: Columns, theta: Theta) -> ObsArray:
-    a, b = beta_shape(eta, columns, theta)
+    a, b = beta_scatter(eta, mean, columns, theta)
     value = columns["value"]
     return (a - 1.0) * log(value) + (b - 1.0) * log1p(-value) - jax.scipy.special.betaln(a, b)
-
-
-def beta_draw(key: jax.Array, eta: ObsArray, mean: LogMean, columns: Columns, theta: Theta) -> ObsArray:
-    return jax.random.beta(key, *beta_shape(eta, columns, theta))
 
 
 def probability_site(mean: LogMean, columns: Columns, theta: Theta) -> tuple[ObsArray, ObsArray]:
@@ -314,7 +333,8 @@ BETA = Likelihood(
     parameters=(LOG_TAU,),
     log_prob=beta_log_prob,
     site=probability_site,
-    draw=beta_draw,
+    scatter=beta_scatter,
+    draw=draw_beta,
 )
 
 
@@ -327,9 +347,12 @@ def normal_probability_site(mean: LogMean, columns: Columns, theta: Theta) -> tu
     return columns["y"], (columns["se"] ** 2 + tau_squared(theta)) * inverse_pq**2
 
 
-def normal_probability_draw(key: jax.Array, eta: ObsArray, mean: LogMean, columns: Columns, theta: Theta) -> ObsArray:
-    sd = jnp.sqrt(columns["se"] ** 2 + tau_squared(theta))
-    return sigmoid(eta) + sd * jax.random.normal(key, jnp.shape(eta))
+def normal_probability_scatter(eta: ObsArray, mean: LogMean, columns: Columns, theta: Theta) -> tuple[ObsArray, ...]:
+    return sigmoid(eta), jnp.sqrt(columns["se"] ** 2 + tau_squared(theta))
+
+
+def draw_normal(rng: np.random.Generator, columns: Columns, centre: NDArray, sd: NDArray) -> NDArray:
+    return centre + sd * rng.standard_normal(np.shape(centre))
 
 
 NORMAL = Likelihood(
@@ -340,7 +363,8 @@ NORMAL = Likelihood(
     parameters=(LOG_TAU,),
     log_prob=normal_probability_log_prob,
     site=normal_probability_site,
-    draw=normal_probability_draw,
+    scatter=normal_probability_scatter,
+    draw=draw_normal,
 )
 
 
@@ -360,8 +384,12 @@ def log_normal_log_prob(eta: ObsArray, mean: LogMean, columns: Columns, theta: T
     return normal_log_prob(columns["y"], eta, log_nll_variance(columns, theta))
 
 
-def log_normal_draw(key: jax.Array, eta: ObsArray, mean: LogMean, columns: Columns, theta: Theta) -> ObsArray:
-    return jnp.exp(eta + jnp.sqrt(log_nll_variance(columns, theta)) * jax.random.normal(key, jnp.shape(eta)))
+def log_normal_scatter(eta: ObsArray, mean: LogMean, columns: Columns, theta: Theta) -> tuple[ObsArray, ...]:
+    return eta, jnp.sqrt(log_nll_variance(columns, theta))
+
+
+def draw_log_normal(rng: np.random.Generator, columns: Columns, eta: NDArray, sd: NDArray) -> NDArray:
+    return np.exp(draw_normal(rng, columns, eta, sd))
 
 
 LOG_NORMAL = Likelihood(
@@ -372,7 +400,8 @@ LOG_NORMAL = Likelihood(
     parameters=(LOG_TAU,),
     log_prob=log_normal_log_prob,
     site=log_nll_site,
-    draw=log_normal_draw,
+    scatter=log_normal_scatter,
+    draw=draw_log_normal,
     gaussian=True,
 )
 
@@ -391,9 +420,8 @@ def normal_nll_site(mean: LogMean, columns: Columns, theta: Theta) -> tuple[ObsA
     return columns["y"], (columns["se"] ** 2 + tau_squared(theta)) / columns["value"] ** 2
 
 
-def normal_nll_draw(key: jax.Array, eta: ObsArray, mean: LogMean, columns: Columns, theta: Theta) -> ObsArray:
-    sd = jnp.sqrt(columns["se"] ** 2 + tau_squared(theta))
-    return jnp.exp(eta) + sd * jax.random.normal(key, jnp.shape(eta))
+def normal_nll_scatter(eta: ObsArray, mean: LogMean, columns: Columns, theta: Theta) -> tuple[ObsArray, ...]:
+    return jnp.exp(eta), jnp.sqrt(columns["se"] ** 2 + tau_squared(theta))
 
 
 NORMAL_NLL = Likelihood(
@@ -404,7 +432,8 @@ NORMAL_NLL = Likelihood(
     parameters=(LOG_TAU,),
     log_prob=normal_nll_log_prob,
     site=normal_nll_site,
-    draw=normal_nll_draw,
+    scatter=normal_nll_scatter,
+    draw=draw_normal,
 )
 
 LIKELIHOODS: Mapping[str, Likelihood] = {

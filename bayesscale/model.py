@@ -102,32 +102,31 @@ def left_out_log_likelihood(model: Model, theta: Theta, columns: Columns) -> Obs
 
 def posterior_rows(
     model: Model, theta: Theta, columns: Columns, key: jax.Array
-) -> tuple[ObsArray, ObsArray, ObsArray, ObsArray]:
+) -> tuple[ObsArray, ObsArray, tuple[ObsArray, ...], ObsArray]:
     """What one draw of the parameters says at every row, given the rows the mask shows.
 
-    Returns the law's value, the expected value (law and discrepancy, sampled along the curve), a new observation, and the
-    log density of the row given the others; all (obs,), the first three on the value scale.
+    Returns the law's value, the expected value (law and discrepancy, sampled along the curve), both on the value scale, what
+    new observations are drawn with, and the log density of the row given the others; all (obs,).
     """
     kind = model.likelihood.kind
     mean = law_log_mean(model, theta, columns["shots"], columns.get("task"))
     eta, sigma = link(kind, mean), sigma_of(theta)
-    key_path, key_observation = jax.random.split(key)
     if sigma is None:
         path = jnp.zeros_like(eta)
     else:
-        path = sample_path(key_path, filter_rows(model.likelihood, mean, columns, theta, sigma), columns, sigma)
-    observation = model.likelihood.draw(key_observation, eta + path, mean, columns, theta)
+        path = sample_path(key, filter_rows(model.likelihood, mean, columns, theta, sigma), columns, sigma)
+    scatter = model.likelihood.scatter(eta + path, mean, columns, theta)
     score = left_out_log_likelihood(model, theta, columns)
-    return inverse_link(kind, eta), inverse_link(kind, eta + path), observation, score
+    return inverse_link(kind, eta), inverse_link(kind, eta + path), scatter, score
 
 
-def replicate_rows(model: Model, theta: Theta, columns: Columns, key: jax.Array) -> ObsArray:
-    """Observe every row anew under the law alone, (obs,), on the value scale.
+def replicate_scatter(model: Model, theta: Theta, columns: Columns) -> tuple[ObsArray, ...]:
+    """What every row is observed anew with under the law alone, (obs,) each.
 
     The departure is left out: a Brownian path can follow any collapse, and the question is whether the law does.
     """
     mean = law_log_mean(model, theta, columns["shots"], columns.get("task"))
-    return model.likelihood.draw(key, link(model.likelihood.kind, mean), mean, columns, theta)
+    return model.likelihood.scatter(link(model.likelihood.kind, mean), mean, columns, theta)
 
 
 def log_density(model: Model, u: CoordArray, columns: Columns) -> Scalar:

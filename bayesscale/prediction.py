@@ -67,6 +67,10 @@ class Prediction:
         return pd.DataFrame(fields | bounds | beyond)
 
 
+PREDICTION = 0x9E3779B9
+"""Tells the random numbers of predictions from all others of a seed."""
+
+
 @lru_cache(maxsize=128)
 def row_predictor(model: Model) -> Any:
     """Compile `posterior_rows` over draws of one unit: theta (draw, ...), columns (row,) and facts, keys (draw,)."""
@@ -81,15 +85,16 @@ def predict_rows(
     Unit by unit, with the same random numbers: one program is compiled, and no unit's prediction depends on the others.
     """
     units, draws = next(iter(theta.values())).shape[:2]
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 0x9E3779B9), draws)
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), PREDICTION), draws)
     columns = {name: np.asarray(c, int if name == "task" else float) for name, c in columns.items()}
-    found = [
-        row_predictor(model)({n: v[i] for n, v in theta.items()}, {n: c[i] for n, c in columns.items()}, keys)
-        for i in range(units)
-    ]
-    law, mean, observation, score = (
-        np.stack([np.asarray(part) for part in parts]) for parts in zip(*found, strict=True)
-    )
+    found = []
+    for i in range(units):
+        facts = {n: c[i] for n, c in columns.items()}
+        said = row_predictor(model)({n: v[i] for n, v in theta.items()}, facts, keys)
+        law, mean, scatter, score = jax.tree.map(np.asarray, said)
+        observation = model.likelihood.draw(np.random.default_rng([seed, PREDICTION]), facts, *scatter)
+        found.append((law, mean, observation, score))
+    law, mean, observation, score = (np.stack(parts) for parts in zip(*found, strict=True))
     return law, mean, observation, score
 
 

@@ -246,7 +246,14 @@ def likelihood_of(likelihood: Any) -> Any:
     A likelihood of one's own may carry the name of another: its priors and functions tell it apart.
     """
     scale = None if likelihood.discrepancy is None else float(np.asarray(likelihood.discrepancy.prior.scale))
-    own = (likelihood.parameters, likelihood.log_prob, likelihood.site, likelihood.extra, likelihood.draw)
+    own = (
+        likelihood.parameters,
+        likelihood.log_prob,
+        likelihood.site,
+        likelihood.extra,
+        likelihood.scatter,
+        likelihood.draw,
+    )
     return _LIKELIHOODS.setdefault((likelihood.name, scale, *own), likelihood)
 
 

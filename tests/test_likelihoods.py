@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -193,18 +191,14 @@ def test_a_site_stands_for_the_row(name):
 DRAWS = 20_000
 
 
-@cache
-def drawer(name):
-    return jax.jit(jax.vmap(LIKELIHOODS[name].draw, in_axes=(0, None, None, None, None)))
-
-
 def drawn(name, row):
     """Draws of one row, on the value scale, and the arguments they were drawn at."""
     columns, mean, eta = rows_of(name)
     one = {key: value[row] for key, value in columns.items() if jnp.ndim(value)}
     law, centre = (mean[0][row], mean[1][row]), eta[row]
-    keys = jax.random.split(jax.random.key(row), DRAWS)
-    return np.asarray(drawer(name)(keys, centre, law, one, theta_of(name))), one, law, centre
+    scatter = LIKELIHOODS[name].scatter(centre, law, one, theta_of(name))
+    repeated = [np.broadcast_to(part, DRAWS) for part in scatter]
+    return LIKELIHOODS[name].draw(np.random.default_rng(row), one, *repeated), one, law, centre
 
 
 @pytest.mark.parametrize("row", [1, 4])

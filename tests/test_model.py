@@ -17,7 +17,7 @@ from scipy.special import expit
 from bayesscale.curves import Curves
 from bayesscale.laws import LAWS
 from bayesscale.likelihood import BETA, BETA_BINOMIAL_SHOTS, LOG_NORMAL, QUASI_BINOMIAL, with_discrepancy
-from bayesscale.model import compose, law_log_mean, log_density, numpyro_model, prior_draw, replicate_rows, theta_of
+from bayesscale.model import compose, law_log_mean, log_density, numpyro_model, prior_draw, replicate_scatter, theta_of
 from bayesscale.parameter import LogitBeta, Parameter, constrain, unconstrain
 from bayesscale.units import units_of
 
@@ -203,8 +203,9 @@ def test_replicates_scatter_about_the_law(name):
     model, columns = built(name)
     theta, _ = theta_of(model, jnp.zeros(model.layout.dimension), columns)
     law = np.exp(np.asarray(law_log_mean(model, theta, columns["shots"], columns["task"])[0]))
-    draw = jax.jit(jax.vmap(lambda key: replicate_rows(model, theta, columns, key)))
-    again = np.asarray(draw(jax.random.split(jax.random.key(0), 4000)))
+    scatter = jax.jit(replicate_scatter, static_argnums=0)(model, theta, columns)
+    repeated = [np.broadcast_to(part, (4000, len(law))) for part in scatter]
+    again = model.likelihood.draw(np.random.default_rng(0), columns, *repeated)
     target = -np.log(law) if model.likelihood.kind == "nll_mean" else law
     if model.likelihood.gaussian:
         assert np.abs((again < target).mean(axis=0) - 0.5).max() < 0.04

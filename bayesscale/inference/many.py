@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -15,9 +16,10 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesscale.inference.deck import Arrays, Deck
+from bayesscale.inference.ahead import rehearse
+from bayesscale.inference.deck import Arrays, Deck, deck_width
 from bayesscale.inference.funnel import Funnel, as_columns, bent, fit_funnel, knots_of, straight_modes, straight_target
-from bayesscale.inference.placement import start_around
+from bayesscale.inference.placement import Start, start_around
 from bayesscale.inference.settings import Progress, Sampler, silent
 from bayesscale.inference.start import Mode, climb_pinned, find_modes
 from bayesscale.model import Model, Target, target_of
@@ -62,16 +64,19 @@ def sample_many(
     longer and more careful tiers; what still fails comes back as it is, and the gate says so.
     """
     sampler = sampler or Sampler()
+    compiled = rehearse_deck(model, columns, sampler)
     target = target_of(model) if isinstance(model, Model) else model
     keys = np.stack([unit_key(f"{digest}|{target.name}", seed) for digest in digests])
     columns = {name: np.asarray(column, float if name != "task" else int) for name, column in columns.items()}
     modes = find_modes(target, keys, columns, sampler.starts)
     funnel, sampled, data = None, target, columns
-    if target.pivot is not None and sampler.starts >= FEWEST_KNOTS:
+    if has_funnel(target, sampler):
+        assert target.pivot is not None
         funnel = find_funnel(target, columns, modes, sampler.starts)
         modes, sampled = straight_modes(funnel, target.pivot, modes), straight_target(target)
         data = {**columns, **as_columns(funnel)}
     start, distinct = start_around(modes, keys, sampler)
+    compiled()
 
     def own(units: NDArray, u: NDArray) -> NDArray:
         if funnel is not None:
@@ -99,8 +104,35 @@ def sample_many(
     )
 
 
+def rehearse_deck(model: Model | Target, columns: Arrays, sampler: Sampler) -> Callable[[], object]:
+    """Compile what the deck needs, while modes are searched; what is returned waits for it."""
+    target = target_of(model) if isinstance(model, Model) else model
+    straightened, p, chains = has_funnel(target, sampler), target.dimension, sampler.chains
+    some = {
+        name: np.asarray(column[: sampler.lanes], float if name != "task" else int) for name, column in columns.items()
+    }
+    units = len(next(iter(some.values())))
+
+    def step() -> None:
+        flat, square = np.zeros((units, p)), np.zeros((units, p, p))
+        data = some | (as_columns(Funnel(flat, square, flat, flat)) if straightened else {})
+        start = Start(flat, flat if sampler.starts == 0 else square, np.zeros((units, chains, p)), np.zeros(units))
+        sampled = straight_target(target) if straightened else target
+        deck = Deck(sampled, data, np.zeros((units, 2), np.uint32), start, replace(sampler, draws=1), lambda _, u: u)
+        deck.enter()
+        deck.run()
+
+    shapes = tuple((name, column.shape[1:]) for name, column in some.items())
+    return rehearse((target, shapes, deck_width(units * chains, sampler.lanes), sampler), step)
+
+
 FEWEST_KNOTS = 4
 """Knots a funnel can be seen with; with fewer starts than that it is not looked for."""
+
+
+def has_funnel(target: Target, sampler: Sampler) -> bool:
+    """Whether a funnel is looked for, and straightened."""
+    return target.pivot is not None and sampler.starts >= FEWEST_KNOTS
 
 
 def find_funnel(target: Target, columns: Arrays, modes: Mode, count: int) -> Funnel:
