@@ -256,7 +256,8 @@ def _shifted_ratio(a: Array, n: Array) -> tuple[Array, Array, Array]:
     """
     base = a + _SHIFT
     top = base + n
-    stirling = (base - 0.5) * log1p(n / base) + _stirling_series(base, n)
+    # The logarithm is written as in `_digamma_difference`, so that value and gradient share it.
+    stirling = (base - 0.5) * log1p(n * (1 / base)) + _stirling_series(base, n)
     return top, stirling, _shift_excess(a, n)
 
 
