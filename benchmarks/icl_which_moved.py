@@ -21,7 +21,7 @@ import bayesscale as bs
 from bayesscale.conditions import SHIFTS
 from bayesscale.pooled import POOLED_SAMPLER
 from bayesscale.runs.demo import data_folder
-from benchmarks.passk_forecast import progress_lines
+from benchmarks.progress import progress_lines
 
 DATA = data_folder() / "icl_counts"
 

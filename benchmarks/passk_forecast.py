@@ -44,6 +44,7 @@ from bayesscale.resampling.holdout import (
 )
 from bayesscale.resampling.passk import empirical_coverage
 from bayesscale.resampling.pooled import fit_rates_pooled
+from benchmarks.progress import progress_lines
 
 TARGET = 10_000
 LEAST_PROBLEMS, LEAST_RATE = 30, 2e-4
@@ -130,19 +131,6 @@ def pooled_rows(parts: list[Split], law: str, draws: int) -> list[dict]:
         found = score_forecasts([forecast(fit, part.k) for fit in pooled.fits], part, [f"pooled {law}"])
         rows += [row | {"model": f"{row['model']} / {r}", "status": pooled.status} for row in found]
     return rows
-
-
-def progress_lines(label: str, every: float = 30.0) -> Callable[[int, int], None]:
-    """Print how far a call has come, at most every so many seconds."""
-    last = time.perf_counter()
-
-    def report(done: int, total: int) -> None:
-        nonlocal last
-        if time.perf_counter() - last > every:
-            print(f"  {label}: {done} of {total}", flush=True)
-            last = time.perf_counter()
-
-    return report
 
 
 class Ledger:

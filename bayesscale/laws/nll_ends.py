@@ -25,9 +25,14 @@ class Ends(NamedTuple):
     log_ratio: jax.Array
     stretch: jax.Array
 
+    @property
+    def determinant(self) -> jax.Array:
+        """log |d(log E, log R, log rest) / d(log L, f, v)|."""
+        return self.stretch + self.log_rise - self.log_ratio
+
 
 def ends_of(log_last: jax.Array, log_fall: jax.Array, v: jax.Array) -> Ends:
-    """What the three coordinates say; |d(log E, log R, log rest) / d(log L, f, v)| is (R - 1) / R times the stretch."""
+    """What the three coordinates say."""
     logit_share, stretch = stretched(v)
     log_left = log_sigmoid(-logit_share)
     log_rise = log_fall - log_left

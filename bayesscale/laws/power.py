@@ -87,7 +87,7 @@ def power_from_edges(w, facts):
     alpha = at.log_ratio / log_spread(facts)
     logit_ceiling, ceiling_slope = logit_of_nll(at.log_e)
     logit_first, first_slope = logit_of_nll(at.log_rest + alpha * log(facts["last_shots"]))
-    determinant = at.stretch + at.log_rise - at.log_ratio - log(at.log_ratio)
+    determinant = at.determinant - log(at.log_ratio)
     return jnp.stack([logit_ceiling, logit_first, log(alpha)]), ceiling_slope + first_slope + determinant
 
 
@@ -109,7 +109,7 @@ def bounded_from_edges(w, facts):
     power = at.log_ratio * jnp.exp(-log_alpha)
     log_room = log1mexp(power)
     log_n50 = log(facts["last_shots"]) - power - log_room - log_onset(0.0, log_alpha)
-    determinant = at.stretch + at.log_rise - at.log_ratio - log_alpha - log_room
+    determinant = at.determinant - log_alpha - log_room
     return jnp.stack([logit_ceiling, logit_zero, log_n50, log_alpha]), ceiling_slope + zero_slope + determinant
 
 

@@ -179,10 +179,10 @@ def poison_section(args: argparse.Namespace) -> None:
 
 
 def first_section(args: argparse.Namespace) -> None:
-    say("\n## First result: wall seconds from starting Python to one fitted curve, one core\n")
+    say(f"\n## First result: wall seconds of `bayesscale fit` on a file of one curve, {len(ALLOWED) or 'all'} cores\n")
     rows = []
     for name in args.workloads:
-        seconds = process.first_results(name, getattr(args, name))
+        seconds = process.first_results(name, ALLOWED)
         rows.append([name, *(number(value) for value in seconds.values())])
     say(table(["workload", "empty compilation cache", "warm cache"], rows))
 

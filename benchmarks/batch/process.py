@@ -1,6 +1,5 @@
 """One measurement per process: `python -m benchmarks.batch.process WHAT WORKLOAD CURVES SAMPLER --cores N` prints one JSON line.
 
-first    fit and leave: the caller times the whole process
 memory   fit in chunks, keep means and sds only, report the largest resident size
 speed    fit a few curves to compile, then all; report processor and wall time
 """
@@ -26,7 +25,7 @@ MEMORY_UNIT = 1024 if sys.platform != "darwin" else 1
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["first", "memory", "speed"])
+    parser.add_argument("what", choices=["memory", "speed"])
     parser.add_argument("workload")
     parser.add_argument("curves", type=int)
     parser.add_argument("sampler")
@@ -63,18 +62,23 @@ def answer(args: argparse.Namespace) -> dict[str, float]:
     return {"bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MEMORY_UNIT}
 
 
-def start(what: str, workload: str, curves: int, sampler: str, *, cores: str = "", offset: int = 0, cache: str = ""):
-    """Start such a process, with a persistent compilation cache where one is named."""
-    command = [sys.executable, "-m", "benchmarks.batch.process", what, workload, str(curves), sampler]
-    command += [f"--cores={cores}", "--offset", str(offset)]
+def with_cache(folder: str) -> dict[str, str]:
+    """The environment, with compiled programs kept in a folder; none where it is empty."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPILATION_CACHE")}
-    if cache:
+    if folder:
         environment |= {
-            "JAX_COMPILATION_CACHE_DIR": cache,
+            "JAX_COMPILATION_CACHE_DIR": folder,
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         }
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    return environment
+
+
+def start(what: str, workload: str, curves: int, sampler: str, *, cores: str = "", offset: int = 0):
+    """Start such a process, without a persistent compilation cache."""
+    command = [sys.executable, "-m", "benchmarks.batch.process", what, workload, str(curves), sampler]
+    command += [f"--cores={cores}", "--offset", str(offset)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=with_cache(""))
 
 
 def result(process: subprocess.Popen) -> dict[str, float]:
@@ -85,13 +89,33 @@ def result(process: subprocess.Popen) -> dict[str, float]:
     return json.loads(output.splitlines()[-1])
 
 
-def first_results(workload: str, sampler: str) -> dict[str, float]:
-    """Wall seconds from starting Python to one fitted curve: with an empty, then with that same, now warm, cache."""
-    seconds = {}
-    with tempfile.TemporaryDirectory() as cache:
+COMMAND = (
+    "import os, sys; {cores} and os.sched_setaffinity(0, {cores}); from bayesscale.cli import main; sys.exit(main())"
+)
+OBSERVED = {"counts": ("successes", "trials"), "nll_mean": ("nll",)}
+
+
+def first_results(name: str, cores: list[int]) -> dict[str, float]:
+    """Wall seconds of `bayesscale fit` on a file of one curve: with an empty, then with that same, now warm, cache."""
+    import numpy as np
+
+    from benchmarks.batch.workloads import simulate
+
+    workload, seconds = simulate(name, 1), {}
+    model, columns = workload.model, workload.units.columns
+    observed = OBSERVED[model.likelihood.kind]
+    stored = [columns["value" if column == "nll" else column][0] for column in ("shots", *observed)]
+    rows = np.stack(stored, axis=1)[columns["mask"][0] > 0]
+    with tempfile.TemporaryDirectory() as place:
+        file, cache = Path(place, "curve.csv"), Path(place, "cache")
+        np.savetxt(file, rows, delimiter=",", header=",".join(("shots", *observed)), comments="")
+        options = [part for column in observed for part in (f"--{column}", column)]
+        options += ["--law", model.law.name, "--likelihood", model.likelihood.name, "--no-discrepancy", "--no-plots"]
         for label in ("empty cache", "warm cache"):
+            command = [sys.executable, "-c", COMMAND.format(cores=cores), "fit", str(file), "--x", "shots", *options]
+            command += ["--holdout", "none", "--no-loo", "--out", str(Path(place, label))]
             begin = time.perf_counter()
-            result(start("first", workload, 1, sampler, cache=str(Path(cache))))
+            subprocess.run(command, env=with_cache(str(cache)), check=True, capture_output=True)
             seconds[label] = time.perf_counter() - begin
     return seconds
 
