@@ -22,6 +22,7 @@ from bayesscale.laws import LAWS
 from bayesscale.runs.demo import CURVES, THRESHOLD, demo_curves, true_crossing
 from bayesscale.runs.folder import FORMAT, check_folder, replacing, slug
 from bayesscale.runs.job import Settings
+from bayesscale.runs.planning import chunk_size
 from bayesscale.runs.stored import StoredRun, write_csv
 from bayesscale.runs.tables import (
     comparison_table,
@@ -84,6 +85,11 @@ def test_every_public_name_is_there():
 
 
 # The folder -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("curves", "units"), [(3, 128), (2000, 250), (10_000, 512)])
+def test_chunks_grow_with_the_curves(curves, units):
+    assert chunk_size(curves) == units
 
 
 def test_a_folder_appears_whole(tmp_path):
