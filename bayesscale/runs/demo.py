@@ -61,7 +61,7 @@ def demo_curves() -> tuple[Curves, dict[str, str]]:
 
 def demo_settings(seed: int = 0) -> Settings:
     """Few laws and draws, so that it takes a minute or two."""
-    sampler = Sampler(draws=600, lanes=48, tiers=0)
+    sampler = Sampler(draws=400, lanes=48, tiers=2)
     laws = tuple(LAWS[name] for name in LAW_NAMES)
     return Settings(laws, shares=(0.2,), pool=False, sampler=sampler, seed=seed, refit=False, plots=4)
 
