@@ -310,7 +310,7 @@ class Deck:
                 self.results[name][units] = values[:, :, ::every]
             self.results["u"][units], self.results["finished"][units] = self.own(units, u[:, :, ::every]), finished
             # Judged by the draws that are returned, thinned to the same number for all units.
-            verdict = judged(self.results["u"][units], stats["diverged"], finished)
+            verdict = judged(self.results["u"][units], self.results["diverged"][units], finished)
             again = ~verdict.good & (self.tier[units] + 1 < len(self.tiers))
             self.tier[units[again]] += 1
             # Ahead of new units: the longest work begun last would be done alone, in a deck all but empty.
