@@ -105,17 +105,19 @@ def first_results(name: str, cores: list[int]) -> dict[str, float]:
     model, columns = workload.model, workload.units.columns
     observed = OBSERVED[model.likelihood.kind]
     stored = [columns["value" if column == "nll" else column][0] for column in ("shots", *observed)]
-    rows = np.stack(stored, axis=1)[columns["mask"][0] > 0]
+    rows = np.stack([np.zeros_like(stored[0]), *stored], axis=1)[columns["mask"][0] > 0]
+    rows[:, 1] = np.round(rows[:, 1])  # a table's shots are whole
+    rows = rows[np.unique(rows[:, 1], return_index=True)[1]]
     with tempfile.TemporaryDirectory() as place:
         file, cache = Path(place, "curve.csv"), Path(place, "cache")
-        np.savetxt(file, rows, delimiter=",", header=",".join(("shots", *observed)), comments="")
-        options = [part for column in observed for part in (f"--{column}", column)]
+        np.savetxt(file, rows, delimiter=",", header=",".join(("curve", "shots", *observed)), comments="")
+        options = ["--curve", "curve", "--x", "shots", *(p for column in observed for p in (f"--{column}", column))]
         options += ["--law", model.law.name, "--likelihood", model.likelihood.name, "--no-discrepancy", "--no-plots"]
         for label in ("empty cache", "warm cache"):
-            command = [sys.executable, "-c", COMMAND.format(cores=cores), "fit", str(file), "--x", "shots", *options]
+            command = [sys.executable, "-c", COMMAND.format(cores=cores), "fit", str(file), *options]
             command += ["--holdout", "none", "--no-loo", "--out", str(Path(place, label))]
             begin = time.perf_counter()
-            subprocess.run(command, env=with_cache(str(cache)), check=True, capture_output=True)
+            subprocess.run(command, env=with_cache(str(cache)), check=True, stdout=subprocess.DEVNULL)
             seconds[label] = time.perf_counter() - begin
     return seconds
 
