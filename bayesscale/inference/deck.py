@@ -1,9 +1,9 @@
 """The deck: posteriors in lanes, between chunks.
 
 A *unit* is one posterior on its way: started over-dispersed around every mode, adapted in phases, drawn from, and judged. One
-that does not converge goes on in the same deck, longer and with smaller steps. The `Deck` holds the units that are being
-advanced, a slot of `chains` lanes each; after each chunk the host collects what was drawn, pools step sizes and metrics over a
-unit's chains, and hands freed slots to the next units. Everything is done for all slots at once: a loop in Python over a
+that does not converge stays in the deck: it draws on, or starts over with smaller steps. The `Deck` holds the units that are
+being advanced, a slot of `chains` lanes each; after each chunk the host collects what was drawn, pools step sizes and metrics
+over a unit's chains, and hands freed slots to the next units. Everything is done for all slots at once: a loop in Python over a
 thousand units costs more than sampling them.
 """
 

@@ -60,8 +60,8 @@ def sample_many(
 ) -> Posterior:
     """Sample the posterior of every unit with NUTS.
 
-    `columns` are (unit, row) arrays and (unit,) facts as laid out by `units_of`. Units that do not converge are run again by
-    longer and more careful tiers; what still fails comes back as it is, and the gate says so.
+    `columns` are (unit, row) arrays and (unit,) facts as laid out by `units_of`. Units that do not converge draw on, or
+    start over with smaller steps; what still fails comes back as it is, and the gate says so.
     """
     sampler = sampler or Sampler()
     compiled = rehearse_deck(model, columns, sampler)
