@@ -8,7 +8,7 @@ smooth departure delta from the law lives on that scale too (see `discrepancy`),
 * ``site(mean, columns, theta)``: (y, v), a Gaussian for eta that stands in for the row. When `gaussian` it *is* the row;
 * ``extra(mean, columns, theta)``: the part of the log density that does not see delta (the spread between runs);
 * ``scatter(eta, mean, columns, theta)``: the numbers that new observations are drawn with, a centre and an sd mostly;
-* ``draw(rng, columns, *scatter)``: new observations on the value scale. On the host: there NumPy draws betas and binomials 15
+* ``draw(rng, columns, *scatter)``: new observations on the value scale. On the host: NumPy draws betas and binomials many
   times faster than JAX on a CPU, and nothing is compiled.
 
 Rows are either `cell` (all runs of one curve at one shot count) or `run` (one run). A likelihood returns log densities and

@@ -343,6 +343,12 @@ def test_a_stronger_tier_takes_what_fails():
     assert (got.tier == 1).all() and got.u.shape[2] == 20
 
 
+def test_a_posterior_can_be_drawn_from_without_a_warm_up():
+    columns, _ = line_run()
+    got = sample_many(compose(LINE, BINOMIAL), taken(columns, [0]), ["a"], sampler=replace(FAST, warmup=()))
+    assert got.finished.all() and np.isfinite(got.u).all()
+
+
 def test_what_only_lacks_draws_keeps_those_it_has(monkeypatch):
     """Called short once, every unit draws as many again; what is returned is every other one of both."""
     columns, posterior = line_run()

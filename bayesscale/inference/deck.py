@@ -82,7 +82,7 @@ class Deck:
         self.unit, self.phase, self.chunks = np.full(slots, -1), np.zeros(slots, int), np.zeros(slots, int)
         # Where units stand: the metric and the step size of this phase.
         self.whiten, self.x, self.log_step = (part[np.zeros(slots, int)].copy() for part in start[1:])
-        longest = max(*sampler.warmup, sampler.draws)
+        longest = max((*sampler.warmup, sampler.draws))
         self.drawn_x = np.zeros((slots, chains, longest, p))
         self.drawn = {name: np.zeros((slots, chains, longest)) for name in FIELDS}
         self.lane_key, self.salt = np.zeros((2, lanes), np.uint32), np.zeros(lanes, np.int32)
