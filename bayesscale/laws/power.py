@@ -19,7 +19,7 @@ from jax.nn import sigmoid
 from bayesscale.law import Edges, Law
 from bayesscale.laws.coordinates import CEILING, N50, from_log, level_below, safe_log_shots
 from bayesscale.laws.nll_ends import ends_from, ends_of, log_nll_of, logit_of_nll
-from bayesscale.logarithms import log, log1mexp, log_sigmoid, logaddexp
+from bayesscale.logarithms import log, log1p, log_sigmoid, logaddexp
 from bayesscale.parameter import Parameter
 
 REFERENCE = "Arora et al. 2024, arXiv:2410.16531, baselines"
@@ -97,26 +97,34 @@ def power_to_edges(theta, facts):
     return jnp.stack(ends_from(log_e, log_c - alpha * log(facts["last_shots"]), alpha * log_spread(facts)))
 
 
-def bounded_from_edges(w, facts):
-    """Parameters from the three coordinates of `nll_ends`, the fall taken since no shots, and log alpha.
+def log_bend(log_n_c, facts):
+    """log D, with D = log((n_c + n_last) / (n_c + n_first)), which the bounded law falls along at the rate alpha."""
+    first, last = facts["first_shots"], facts["last_shots"]
+    return log(log1p((last - first) / (jnp.exp(log_n_c) + first)))
 
-    With R = 1 + e^f / (1 - s) the ratio of the reducible NLLs at none and at the last shot, n_c = n_last / (R^(1/alpha) - 1);
-    |d(log E, C, log n50, log alpha) / dw| = (d log R / df) / (alpha (1 - R^(-1/alpha))).
+
+def bounded_from_edges(w, facts):
+    """Parameters from the three coordinates of `nll_ends`, the fall taken since the first shot, and log n_c.
+
+    With R = 1 + e^f / (1 - s) the ratio of the reducible NLLs at the first and at the last shot, alpha = log R / D, D as in
+    `log_bend`, and |d(log E, C, log n50, log alpha) / dw| = (d log R / df) / log R. n_c is left to say how the fall bends between
+    the ends. A fall taken since no shots would not do: where the data begin at one, it trades against n_c.
     """
-    at, log_alpha = ends_of(*w[:3]), w[3]
+    at, log_n_c = ends_of(*w[:3]), w[3]
+    log_alpha = log(at.log_ratio) - log_bend(log_n_c, facts)
+    log_zero = at.log_rest + jnp.exp(log_alpha) * logaddexp(0.0, log(facts["last_shots"]) - log_n_c)
     logit_ceiling, ceiling_slope = logit_of_nll(at.log_e)
-    logit_zero, zero_slope = logit_of_nll(at.log_rest + at.log_ratio)
-    power = at.log_ratio * jnp.exp(-log_alpha)
-    log_room = log1mexp(power)
-    log_n50 = log(facts["last_shots"]) - power - log_room - log_onset(0.0, log_alpha)
-    determinant = at.determinant - log_alpha - log_room
+    logit_zero, zero_slope = logit_of_nll(log_zero)
+    determinant = at.determinant - log(at.log_ratio)
+    log_n50 = log_n_c - log_onset(0.0, log_alpha)
     return jnp.stack([logit_ceiling, logit_zero, log_n50, log_alpha]), ceiling_slope + zero_slope + determinant
 
 
 def bounded_to_edges(theta, facts):
-    log_e, log_c = log_nll_of(theta[0]), log_nll_of(theta[1])
-    log_ratio = jnp.exp(theta[3]) * logaddexp(0.0, log(facts["last_shots"]) - log_onset(theta[2], theta[3]))
-    return jnp.stack([*ends_from(log_e, log_c - log_ratio, log_ratio), theta[3]])
+    alpha, log_n_c = jnp.exp(theta[3]), log_onset(theta[2], theta[3])
+    log_rest = log_nll_of(theta[1]) - alpha * logaddexp(0.0, log(facts["last_shots"]) - log_n_c)
+    ends = ends_from(log_nll_of(theta[0]), log_rest, alpha * jnp.exp(log_bend(log_n_c, facts)))
+    return jnp.stack([*ends, log_n_c])
 
 
 POWER = Law(
