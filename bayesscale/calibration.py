@@ -101,7 +101,7 @@ def coverage(
     import pandas as pd
 
     units, truths = simulate_units(law, likelihood, curves, seed=seed)
-    fits = fit_units(units, law, likelihood, sampler=sampler or Sampler(), seed=seed, progress=progress)
+    fits = fit_units(units, law, likelihood, sampler=sampler, seed=seed, progress=progress)
     rows: list[dict[str, Any]] = []
     for fit, truth in zip(fits, truths, strict=True):
         if isinstance(fit, Skipped):

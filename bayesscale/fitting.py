@@ -88,6 +88,11 @@ def likelihood_for(curves: Curves, likelihood: str | Likelihood | None, *, discr
     return likelihood_of(likelihood if discrepancy else without_discrepancy(likelihood))
 
 
+def sampler_for(likelihood: Likelihood) -> Sampler:
+    """The sampler's settings where none are given."""
+    return Sampler.default(departs=likelihood.discrepancy is not None)
+
+
 def fit(curves: Curves, law: str | Law = DEFAULT_LAW, **options: Any) -> Fit:
     """Fit one curve, or for a joint law the curves of one model. Options are those of `fit_many`.
 
@@ -124,6 +129,7 @@ def fit_many(
     discrepancy : whether the curve may leave the law smoothly (Brownian in log(1+n), integrated out). Without it, intervals
         of forecasts are too narrow.
     task_key : which key tells tasks apart, for joint laws.
+    sampler : its settings; by default `Sampler.default`.
     progress : called with (finished, total).
     """
     law = law_named(law)
@@ -131,13 +137,20 @@ def fit_many(
     require_float64()
     chosen = likelihood_for(curves, likelihood, discrepancy=discrepancy)
     units = units_of(curves, chosen, joint=law.joint, task_key=task_key)
-    return fit_units(units, law, chosen, sampler=sampler or Sampler(), seed=seed, progress=progress)
+    return fit_units(units, law, chosen, sampler=sampler, seed=seed, progress=progress)
 
 
 def fit_units(
-    units: Units, law: Law, likelihood: Likelihood, *, sampler: Sampler, seed: int = 0, progress: Progress = silent
+    units: Units,
+    law: Law,
+    likelihood: Likelihood,
+    *,
+    sampler: Sampler | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
 ) -> list[Fit | Skipped]:
     """Fit laid-out units; those the law cannot take come back as `Skipped`, in place."""
+    sampler = sampler or sampler_for(likelihood)
     reasons = [unfit_reason(units, i, law) for i in range(len(units))]
     results: list[Fit | Skipped | None] = [
         None if r is None else Skipped(units.names[i], law, r) for i, r in enumerate(reasons)

@@ -144,7 +144,7 @@ def evaluate(
                 kept += [(share, everything[i] & ~keep[i]) for i in np.flatnonzero(enough)]
         if not parts:
             continue
-        results = fit_units(joined(parts), law, chosen, sampler=sampler or Sampler(), seed=seed, progress=report)
+        results = fit_units(joined(parts), law, chosen, sampler=sampler, seed=seed, progress=report)
         trained = []
         for result, (share, held) in zip(results, kept, strict=True):
             if isinstance(result, Skipped):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bayesscale.draws import flatten
 from bayesscale.finding import InputError
-from bayesscale.fitting import Skipped, fit_units
+from bayesscale.fitting import Skipped, fit_units, sampler_for
 from bayesscale.holdout import joined
 from bayesscale.inference.settings import Progress, Sampler, silent
 from bayesscale.prediction import predict_rows
@@ -84,7 +84,7 @@ def loo(
         results.append([pointwise, k_hat, np.zeros(len(k_hat), bool)])
         bad += [(place, int(i), int(np.flatnonzero(seen)[i])) for i in np.flatnonzero(failed)]
     if refit and bad:
-        for (place, i, _), value in zip(bad, exact_scores(fits, bad, sampler or Sampler(), progress), strict=True):
+        for (place, i, _), value in zip(bad, exact_scores(fits, bad, sampler, progress), strict=True):
             if np.isfinite(value):
                 results[place][0][i], results[place][2][i] = value, True
     return [
@@ -102,7 +102,7 @@ FEWEST_REFIT_DRAWS = 200
 
 
 def exact_scores(
-    fits: Sequence[Fit], bad: Sequence[tuple[int, int, int]], sampler: Sampler, progress: Progress
+    fits: Sequence[Fit], bad: Sequence[tuple[int, int, int]], sampler: Sampler | None, progress: Progress
 ) -> list[float]:
     """log p(y_i | y_-i) of single rows, each from a refit without the row; NaN where that did not converge."""
     scores = np.full(len(bad), np.nan)
@@ -114,7 +114,8 @@ def exact_scores(
             unit = fits[place].unit
             keep = (np.arange(unit.rows) != row)[None, :]
             parts.append(unit.masked(keep, f"without {row}"))
-        refits = fit_units(joined(parts), model.law, model.likelihood, sampler=quick(sampler), progress=progress)
+        settings = quick(sampler or sampler_for(model.likelihood))
+        refits = fit_units(joined(parts), model.law, model.likelihood, sampler=settings, progress=progress)
         for n, result in zip(mine, refits, strict=True):
             if isinstance(result, Skipped) or result.status == "fail":
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -89,7 +90,15 @@ def fit(
         bool, typer.Option("--loo/--no-loo", help="Estimate leave-one-out.", rich_help_panel=o.MODEL)
     ] = True,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed.", rich_help_panel=o.SAMPLING)] = 0,
-    draws: Annotated[int, typer.Option("--draws", min=20, help="Draws per chain.", rich_help_panel=o.SAMPLING)] = 1000,
+    draws: Annotated[
+        int | None,
+        typer.Option(
+            "--draws",
+            min=20,
+            help="Draws per chain: 1000, or 500 with --no-discrepancy, unless given.",
+            rich_help_panel=o.SAMPLING,
+        ),
+    ] = None,
     chains: Annotated[int, typer.Option("--chains", min=2, help="Chains.", rich_help_panel=o.SAMPLING)] = 4,
     warmup: Annotated[str | None, typer.Option("--warmup", metavar="N,...", hidden=True)] = None,
     lanes: Annotated[int | None, typer.Option("--lanes", min=2, hidden=True)] = None,
@@ -176,7 +185,7 @@ def fit(
         discrepancy=discrepancy,
         task_key=task_key,
         pool=pool,
-        sampler=sampler_of(draws, chains, warmup, lanes, tiers),
+        sampler=sampler_of(draws, chains, warmup, lanes, tiers, departs=discrepancy),
         seed=seed,
         leave_one_out=loo,
         keep=keep,  # pyright: ignore[reportArgumentType]
@@ -297,12 +306,16 @@ def merge(
     raise typer.Exit(say_end(outcome, as_json=False))
 
 
-def sampler_of(draws: int, chains: int, warmup: str | None, lanes: int | None, tiers: int | None) -> Any:
+def sampler_of(
+    draws: int | None, chains: int, warmup: str | None, lanes: int | None, tiers: int | None, *, departs: bool
+) -> Any:
     """The sampler's settings, its defaults where an option was not given."""
     from bayesscale.inference.settings import Sampler
 
-    given = {"lanes": lanes, "tiers": tiers, "warmup": tuple(o.numbers([warmup], "--warmup", int)) if warmup else None}
-    return Sampler(draws=draws, chains=chains, **{name: value for name, value in given.items() if value is not None})
+    phases = tuple(o.numbers([warmup], "--warmup", int)) if warmup else None
+    given = {"draws": draws, "chains": chains, "lanes": lanes, "tiers": tiers, "warmup": phases}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return replace(Sampler.default(departs=departs), **changes)
 
 
 def fitted(outcome: Outcome) -> bool:

@@ -333,9 +333,9 @@ class Deck:
         """Draw units anew, with smaller steps, from where their chains ended, whitened by the covariance of all draws.
 
         About each chain's own mean, so that one that has gone elsewhere does not blow up the metric. What did not finish starts
-        from where it started.
+        from where it started. As few draws as in the beginning: with smaller steps they may do.
         """
-        self.carried[drawn.units] = 0
+        self.carried[drawn.units], self.total[drawn.units] = 0, self.sampler.draws
         units, whiten, x = (part[drawn.finished] for part in (drawn.units, drawn.whiten, drawn.x))
         if len(units):
             self.start.log_step[units] = first_log_step(x.shape[-1])
