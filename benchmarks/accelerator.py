@@ -19,9 +19,10 @@ from dataclasses import replace
 import jax
 import numpy as np
 
+from bayesscale.inference import stock_nuts
 from bayesscale.model import own_target
 from bayesscale.precision import enable_float64
-from benchmarks import references, stock_nuts
+from benchmarks import references
 from benchmarks.batch import engine
 from benchmarks.batch.gate import judge
 from benchmarks.batch.tables import number, table

@@ -23,9 +23,10 @@ CORES = pin(1)
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesscale.inference import stock_nuts
 from bayesscale.model import Model, own_target, target_of
 from bayesscale.precision import enable_float64
-from benchmarks import references, stock_nuts
+from benchmarks import references
 from benchmarks.batch import engine
 from benchmarks.batch.workloads import Workload, simulate
 from benchmarks.grid import Moments, grid_moments

@@ -12,6 +12,7 @@ import pytest
 from numpyro.infer.util import log_density as numpyro_log_density
 
 from bayesscale.inference.settings import Sampler
+from bayesscale.inference.stock_nuts import columns_at
 from bayesscale.model import Target, log_density, numpyro_model
 from benchmarks import references
 from benchmarks.batch.engine import sampler_from
@@ -19,7 +20,6 @@ from benchmarks.batch.gate import judge
 from benchmarks.batch.tables import number
 from benchmarks.batch.workloads import POISON_EVERY, SPECIFICATIONS, is_poisoned, simulate
 from benchmarks.grid import grid_moments
-from benchmarks.stock_nuts import columns_at
 
 IMPORT_WITHOUT_TABLES = """
 import importlib.abc, sys

@@ -336,11 +336,11 @@ def test_lanes_round_alike_wherever_they_lie(name):
 
 
 def test_a_stronger_tier_takes_what_fails():
-    """With hardly any warm-up and few draws the first tier fails; the result then carries the second's number."""
+    """With hardly any warm-up and few draws the first tier fails; the result then carries a stronger one's number."""
     columns, _ = line_run()
-    starved = replace(FAST, draws=20, warmup=(2, 2), tiers=1, chains=4)
+    starved = replace(FAST, draws=80, warmup=(2, 2), tiers=4, chains=4)
     got = sample_many(compose(LINE, BINOMIAL), taken(columns, [0, 1]), ["a", "b"], sampler=starved)
-    assert (got.tier == 1).all() and got.u.shape[2] == 20
+    assert (got.tier >= 1).any() and (got.tier <= starved.tiers).all() and got.u.shape[2] == 80
 
 
 def test_a_posterior_can_be_drawn_from_without_a_warm_up():
@@ -378,6 +378,31 @@ def test_what_a_unit_out_of_patience_drew_has_the_density_it_says():
     one = {name: column[0] for name, column in columns.items()}
     density = jax.vmap(lambda u: log_density(compose(LINE, BINOMIAL), u, one))(got.u[0][drawn])
     np.testing.assert_allclose(density, got.log_density[0][drawn], atol=1e-8)
+
+
+def test_stock_nuts_takes_what_no_tier_brings_through():
+    """Lanes that are given up too early leave the unit to the last tier, which draws from the same posterior."""
+    columns, posterior = line_run()
+    model, impatient = compose(LINE, BINOMIAL), replace(FAST, patience=2, tiers=1)
+    counted = []
+    got = sample_many(
+        model,
+        taken(columns, [0]),
+        names(1),
+        sampler=impatient,
+        progress=lambda done, total: counted.append((done, total)),
+    )
+    assert got.tier.tolist() == [impatient.tiers + 1] and got.finished.all() and got.u.shape == posterior.u[:1].shape
+    assert counted[-1] == (1, 1) and (1, 1) not in counted[:-1]
+    one = {name: column[0] for name, column in columns.items()}
+    density = jax.vmap(lambda u: log_density(model, u, one))(got.u[0].reshape(-1, 2)).reshape(got.u.shape[1:3])
+    np.testing.assert_allclose(density, got.log_density[0], atol=1e-8)
+    for ours, theirs in zip(np.moveaxis(posterior.u[0], -1, 0), np.moveaxis(got.u[0], -1, 0), strict=True):
+        sizes = [np.minimum(*diagnostics.measure(draws)[1:]) for draws in (ours, theirs)]
+        assert min(sizes) > 400
+        error = np.hypot(*(draws.std() / np.sqrt(size) for draws, size in zip((ours, theirs), sizes, strict=True)))
+        assert abs(ours.mean() - theirs.mean()) < 4 * error
+        assert theirs.std() == pytest.approx(ours.std(), rel=0.1)
 
 
 SPREAD = """

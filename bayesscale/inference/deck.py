@@ -72,7 +72,7 @@ class Deck:
         # Draws a unit is to have, and those of them from earlier tiers: how many, and x and statistics by unit.
         self.total, self.carried = np.full(units, sampler.draws), np.zeros(units, int)
         self.kept: dict[int, tuple[NDArray, dict[str, NDArray]]] = {}
-        self.settled = 0
+        self.settled, self.failed = 0, np.zeros(units, bool)
         self.results = {"u": np.full((units, chains, sampler.draws, p), np.nan), "finished": np.zeros(units, bool)}
         self.results |= {name: np.full((units, chains, sampler.draws), np.nan) for name in FIELDS}
 
@@ -312,6 +312,7 @@ class Deck:
             # Judged by the draws that are returned, thinned to the same number for all units.
             verdict = judged(self.results["u"][units], self.results["diverged"][units], finished)
             again = ~verdict.good & (self.tier[units] + 1 < len(self.tiers))
+            self.failed[units] = ~verdict.good & ~again
             self.tier[units[again]] += 1
             # Ahead of new units: the longest work begun last would be done alone, in a deck all but empty.
             self.waiting = np.concatenate([units[again], self.waiting])

@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 
 from bayesscale.inference.ahead import rehearse
 from bayesscale.inference.deck import Arrays, Deck, deck_width
+from bayesscale.inference.diagnostics import judged
 from bayesscale.inference.funnel import Funnel, as_columns, bent, fit_funnel, knots_of, straight_modes, straight_target
 from bayesscale.inference.placement import Start, start_around
 from bayesscale.inference.settings import Progress, Sampler, silent
 from bayesscale.inference.start import Mode, climb_pinned, find_modes
-from bayesscale.model import Model, Target, target_of
+from bayesscale.inference.stock_nuts import LARGEST, Chains, columns_at, last_tier, saturated
+from bayesscale.model import Model, Target, own_target, target_of
 
 
 class Posterior(NamedTuple):
@@ -61,7 +63,8 @@ def sample_many(
     """Sample the posterior of every unit with NUTS.
 
     `columns` are (unit, row) arrays and (unit,) facts as laid out by `units_of`. Units that do not converge draw on, or
-    start over with smaller steps; what still fails comes back as it is, and the gate says so.
+    start over with smaller steps; after that curves go through stock NUTS, one at a time. What still fails comes back as it is,
+    and the gate says so.
     """
     sampler = sampler or Sampler()
     compiled = rehearse_deck(model, columns, sampler)
@@ -86,11 +89,12 @@ def sample_many(
         return restored(target, u, {name: column[units] for name, column in columns.items()})
 
     deck, total = Deck(sampled, data, keys, start, sampler, own), len(keys)
+    patient = isinstance(model, Model) and sampler.tiers > 0 and target.dimension <= LARGEST
     while not deck.done:
         deck.advance()
-        progress(deck.settled, total)
+        progress(deck.settled - int(deck.failed.sum()) * patient, total)
     found = deck.results
-    return Posterior(
+    posterior = Posterior(
         u=found["u"],
         log_density=found["log_density"],
         energy=found["energy"],
@@ -102,6 +106,23 @@ def sample_many(
         distinct_modes=distinct,
         tier=deck.tier,
     )
+    if patient:
+        assert isinstance(model, Model)
+        lost = np.flatnonzero(deck.failed).tolist()
+        for done, i in enumerate(lost, total - len(lost) + 1):
+            chains = last_tier(own_target(model), columns_at(columns, i), keys[i], sampler.chains, sampler.draws)
+            take_over(posterior, i, chains, tier=sampler.tiers + 1)
+            progress(done, total)
+    return posterior
+
+
+def take_over(posterior: Posterior, i: int, chains: Chains, *, tier: int) -> None:
+    """Put stock NUTS' draws in place of unit i's if they converged, or if the lanes had not come to an end with it."""
+    converged = judged(chains.u[None], chains.diverging[None], np.array([True])).good[0]
+    if converged or not posterior.finished[i]:
+        found = {**chains._asdict(), "saturated": saturated(chains), "finished": True, "tier": tier}
+        for name in ("u", "log_density", "energy", "diverging", "leapfrogs", "accept", "saturated", "finished", "tier"):
+            getattr(posterior, name)[i] = found[name]
 
 
 def rehearse_deck(model: Model | Target, columns: Arrays, sampler: Sampler) -> Callable[[], object]:

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesscale.inference import stock_nuts
 from bayesscale.model import numpyro_model, target_of
-from benchmarks import stock_nuts
 from benchmarks.batch.clock import Spent, measured
 from benchmarks.batch.gate import judge
 from benchmarks.batch.workloads import Workload
@@ -146,7 +146,8 @@ def numpyro_jitted(workload: Workload, length: Length) -> Fit:
     def fit(i: int, level: int, seed: int) -> Sampled:
         warmup, draws = length.at(level)
         sampler = stock_nuts.build_nuts(target, warmup=warmup, draws=draws, chains=CHAINS)
-        return Sampled(*stock_nuts.sample_one(sampler, stock_nuts.columns_at(workload.units.columns, i), seed))
+        found = stock_nuts.sample_one(sampler, stock_nuts.columns_at(workload.units.columns, i), seed)
+        return Sampled(found.u, found.diverging, np.concatenate([found.warmup_leapfrogs, found.leapfrogs], axis=1))
 
     return fit
 

@@ -23,8 +23,8 @@ import pymc as pm
 import pytensor.tensor as pt
 from numpy.typing import NDArray
 
+from bayesscale.inference import stock_nuts
 from bayesscale.model import own_target
-from benchmarks import stock_nuts
 from benchmarks.batch.workloads import Workload
 
 
