@@ -86,7 +86,7 @@ def columns_at(columns: Mapping[str, NDArray], i: int) -> dict[str, NDArray]:
     return {name: column[i] for name, column in columns.items()}
 
 
-WARMUP, ACCEPT, DEPTH, LONGER = 1000, 0.95, 9, 4
+WARMUP, ACCEPT, DEPTH, LONGER = 1000, 0.95, 8, 2
 """The last tier is patient: it is for few, and draws so many times what is returned."""
 LARGEST = 32
 """Coordinates up to which its dense metric is warmed up in that many trajectories."""
