@@ -27,7 +27,7 @@ def python_block(text):
 
 def test_the_notebook_example_runs_and_is_short(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("bayesscale.fitting.Sampler", SMALL)
+    monkeypatch.setattr("bayesscale.fitting.sampler_for", lambda likelihood: SMALL())
     plt.switch_backend("Agg")
     block = python_block(README)
     statements = [line for line in block.splitlines() if line.strip() and not line.startswith((" ", "import"))]
