@@ -312,10 +312,13 @@ def test_two_logs_keep_their_digits_at_both_ends():
 
 
 @pytest.mark.parametrize("name", [name for name, law in LAWS.items() if law.edges is not None], scope="module")
-def test_edge_coordinates_are_a_change_of_variables(name):
+@pytest.mark.parametrize("first", [0.0, 2.0])
+def test_edge_coordinates_are_a_change_of_variables(name, first):
     """There and back again, with the determinant of automatic differentiation, over prior draws and ranges of shots."""
-    law, facts = LAWS[name], {"first_shots": jnp.asarray(2.0), "last_shots": jnp.asarray(700.0)}
+    law, facts = LAWS[name], {"first_shots": jnp.asarray(first), "last_shots": jnp.asarray(700.0)}
     assert law.edges is not None
+    if law.singular_at_zero and first == 0:
+        pytest.skip(f"{name} is infinite at no shots, and is not fitted there")
     theta = jnp.stack([prior_thetas(name)[p.name] for p in law.parameters])
     w = law.edges.to_edges(theta, facts)
     back, log_determinant = law.edges.from_edges(w, facts)

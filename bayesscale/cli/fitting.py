@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bayesscale.cli import options as o
+from bayesscale.cli.sampling import given
 
 if TYPE_CHECKING:
     from bayesscale.batch.execution import Execution, Shared
@@ -175,6 +176,7 @@ def fit(
         max_bad_fraction=max_bad_fraction,
     )  # fmt: skip
     curves = read_curves(files, **columns)
+    from bayesscale.inference.settings import Sampler
     from bayesscale.runs.job import run as run_all
     from bayesscale.runs.settings import Settings
 
@@ -185,7 +187,7 @@ def fit(
         discrepancy=discrepancy,
         task_key=task_key,
         pool=pool,
-        sampler=sampler_of(draws, chains, warmup, lanes, tiers, departs=discrepancy),
+        sampler=replace(Sampler.default(departs=discrepancy), **given(draws, chains, warmup, lanes, tiers)),
         seed=seed,
         leave_one_out=loo,
         keep=keep,  # pyright: ignore[reportArgumentType]
@@ -304,18 +306,6 @@ def merge(
     with progress() as report:
         outcome = merge_all(folder, plots=max_plots if plots else 0, laws=own, report=report)
     raise typer.Exit(say_end(outcome, as_json=False))
-
-
-def sampler_of(
-    draws: int | None, chains: int, warmup: str | None, lanes: int | None, tiers: int | None, *, departs: bool
-) -> Any:
-    """The sampler's settings, its defaults where an option was not given."""
-    from bayesscale.inference.settings import Sampler
-
-    phases = tuple(o.numbers([warmup], "--warmup", int)) if warmup else None
-    given = {"draws": draws, "chains": chains, "lanes": lanes, "tiers": tiers, "warmup": phases}
-    changes = {name: value for name, value in given.items() if value is not None}
-    return replace(Sampler.default(departs=departs), **changes)
 
 
 def fitted(outcome: Outcome) -> bool:

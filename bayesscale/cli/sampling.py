@@ -82,10 +82,11 @@ def column_or_number(text: str | None) -> str | int | None:
     return int(text) if text is not None and text.isdecimal() else text
 
 
-def given(draws: int, chains: int, warmup: str | None, lanes: int | None, tiers: int | None) -> dict[str, Any]:
+def given(draws: int | None, chains: int, warmup: str | None, lanes: int | None, tiers: int | None) -> dict[str, Any]:
     """The sampler's settings that were given."""
-    named = {"lanes": lanes, "tiers": tiers, "warmup": tuple(o.numbers([warmup], "--warmup", int)) if warmup else None}
-    return {"draws": draws, "chains": chains} | {name: value for name, value in named.items() if value is not None}
+    phases = tuple(o.numbers([warmup], "--warmup", int)) if warmup else None
+    named = {"draws": draws, "chains": chains, "lanes": lanes, "tiers": tiers, "warmup": phases}
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def sampler_of(draws: int, chains: int, warmup: str | None, lanes: int | None, tiers: int | None) -> Sampler:

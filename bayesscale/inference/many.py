@@ -89,10 +89,11 @@ def sample_many(
         return restored(target, u, {name: column[units] for name, column in columns.items()})
 
     deck, total = Deck(sampled, data, keys, start, sampler, own), len(keys)
-    patient = isinstance(model, Model) and sampler.tiers > 0 and target.dimension <= LARGEST
+    small = sampler.tiers > 0 and target.dimension <= LARGEST
+    last = own_target(model) if isinstance(model, Model) and small else None
     while not deck.done:
         deck.advance()
-        progress(deck.settled - int(deck.failed.sum()) * patient, total)
+        progress(deck.settled - int(deck.failed.sum()) * (last is not None), total)
     found = deck.results
     posterior = Posterior(
         u=found["u"],
@@ -106,11 +107,10 @@ def sample_many(
         distinct_modes=distinct,
         tier=deck.tier,
     )
-    if patient:
-        assert isinstance(model, Model)
+    if last is not None:
         lost = np.flatnonzero(deck.failed).tolist()
         for done, i in enumerate(lost, total - len(lost) + 1):
-            chains = last_tier(own_target(model), columns_at(columns, i), keys[i], sampler.chains, sampler.draws)
+            chains = last_tier(last, columns_at(columns, i), keys[i], sampler.chains, sampler.draws)
             take_over(posterior, i, chains, tier=sampler.tiers + 1)
             progress(done, total)
     return posterior

@@ -33,7 +33,8 @@ class Sampler:
     steps : leapfrogs per chunk.
     patience : a posterior is given up when it used more than this many leapfrogs per trajectory on average.
     spread : standard deviations the chains start apart.
-    tiers : times that what fails is tried again: drawn from further where that is all it lacks, else anew with smaller steps.
+    tiers : times that what fails is tried again: drawn from further where that is all it lacks, else anew with smaller steps;
+        where there are any, stock NUTS takes the curves that fail them all.
     keep : draws per chain kept for prediction and storage; diagnostics see all.
     """
 
@@ -55,8 +56,8 @@ class Sampler:
     def default(cls, *, departs: bool) -> Sampler:
         """Settings where none are given, by whether a curve may depart from its law.
 
-        With a departure posteriors are funnels, and take time to warm up to; without one they are close to normal, and half the
-        draws are effective: 2000 pass the gate as often as 4000.
+        With a departure posteriors are funnels, and take time to warm up to; without one most are close to normal, and fewer
+        draws after a shorter warm-up pass the gate.
         """
         return cls() if departs else cls(draws=500, warmup=(60, 60))
 
