@@ -20,7 +20,8 @@ from bayesscale.draws import Naming, in_blocks, named_draws
 from bayesscale.finding import Finding, InputError
 from bayesscale.gate import check_drop, check_model, check_replicates
 from bayesscale.inference.ahead import rehearse
-from bayesscale.inference.many import Posterior, rehearse_deck, restored, sample_many, unit_key
+from bayesscale.inference.coordinates import shared_out
+from bayesscale.inference.many import Posterior, rehearse_decks, sample_many, typed, unit_key
 from bayesscale.inference.settings import Progress, Sampler, silent
 from bayesscale.law import Law
 from bayesscale.laws import DEFAULT_LAW, LAWS
@@ -32,7 +33,6 @@ from bayesscale.model import (
     left_out_log_likelihood,
     prior_draw,
     replicate_scatter,
-    target_of,
     theta_of,
 )
 from bayesscale.precision import enable_float64, require_float64
@@ -160,7 +160,7 @@ def fit_units(
         same = [i for i in todo if len(units.members[i]) == tasks]
         model = compose(law, likelihood, tasks)
         subset = units.take(same)
-        rehearse_deck(model, subset.columns, sampler)  # what is needed first
+        rehearse_decks(shared_out(model, subset.columns), typed(subset.columns), sampler)  # what is needed first
         compiled = rehearse_work_up(model, subset.take([0]), sampler)
         posterior = sample_many(model, subset.columns, subset.digests, sampler=sampler, seed=seed, progress=progress)
         compiled()
@@ -244,12 +244,11 @@ def work_up(model: Model, units: Units, posterior: Posterior, sampler: Sampler, 
 
 def rehearse_work_up(model: Model, unit: Units, sampler: Sampler) -> Callable[[], object]:
     """Compile what draws are worked up with, while they are taken."""
-    target, size = target_of(model), (1, sampler.chains, sampler.draws)
+    size = (1, sampler.chains, sampler.draws)
 
     def step() -> None:
         rng = np.random.default_rng(0)
-        u, stat, unit_fact = rng.normal(size=(*size, target.dimension)), rng.normal(size=size), np.ones(1, int)
-        u = restored(target, u, {name: np.asarray(column) for name, column in unit.columns.items()})
+        u, stat, unit_fact = rng.normal(size=(*size, model.layout.dimension)), rng.normal(size=size), np.ones(1, int)
         stats = (stat, stat, stat, stat, stat, stat)
         work_up(model, unit, Posterior(u, *stats, unit_fact > 0, unit_fact, 0 * unit_fact), sampler, 0)
 

@@ -24,21 +24,21 @@ from bayesscale.types import Columns, LogMean
 Family = Literal["bayesian", "baseline"]
 
 
-class Edges(NamedTuple):
-    """A one-to-one map between a law's parameters and coordinates at the ends of the observed range.
+class Coordinates(NamedTuple):
+    """A one-to-one map between a law's parameters and coordinates that say what data say.
 
-    Data say most about the curve where they are: in the values at the first and last shot the posterior is close to normal
-    where in a law's own parameters it is a bent ridge. Both functions take coordinates in the order of the law's parameters,
-    first axis coordinates, further axes a batch, and the facts `first_shots` and `last_shots`.
+    Data say most about the curve where they are: in values of the curve there the posterior is close to normal where in a
+    law's own parameters it is a bent ridge. Both functions take vectors in the order of the law's parameters, first axis
+    coordinates, further axes a batch, and the facts `first_shots` and `last_shots`.
 
-    from_edges(w, facts) : parameters theta, and log |det d theta / d w|.
-    to_edges(theta, facts) : the coordinates w.
-    follows : whether they serve only where the curve must follow the law. A smooth departure takes the ends away from the
-        law, which they then no longer pin; which coordinates are better there differs by law.
+    to_parameters(w, facts) : parameters theta, and log |det d theta / d w|.
+    from_parameters(theta, facts) : the coordinates w.
+    follows : whether they serve only where the curve must follow the law. A smooth departure takes the curve away from the
+        law, whose values data then no longer pin; which coordinates are better there differs by law.
     """
 
-    from_edges: Callable[[jax.Array, Columns], tuple[jax.Array, jax.Array]]
-    to_edges: Callable[[jax.Array, Columns], jax.Array]
+    to_parameters: Callable[[jax.Array, Columns], tuple[jax.Array, jax.Array]]
+    from_parameters: Callable[[jax.Array, Columns], jax.Array]
     follows: bool = False
 
 
@@ -58,7 +58,8 @@ class Law:
     family : "bayesian" laws average over tasks; "baseline" laws are curves fitted to curves.
     joint : whether one fit takes the curves of all tasks of a model.
     singular_at_zero : whether the law says nothing about n = 0, so that a shot offset is needed there.
-    edges : coordinates the sampler may use in place of the parameters, tied to the ends of the observed range; or None.
+    ends : coordinates the sampler may use in place of the parameters, tied to the ends of the observed range; or None.
+    level : the same for curves that show no rise, tied to their one level; or None.
     """
 
     name: str
@@ -71,4 +72,5 @@ class Law:
     family: Family = "bayesian"
     joint: bool = False
     singular_at_zero: bool = False
-    edges: Edges | None = None
+    ends: Coordinates | None = None
+    level: Coordinates | None = None

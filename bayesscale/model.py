@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpyro
 
 from bayesscale.discrepancy import filter_rows, left_out_log_prob, sample_path
-from bayesscale.law import Edges, Law
+from bayesscale.law import Coordinates, Law
 from bayesscale.layout import Layout
 from bayesscale.likelihood import Likelihood, inverse_link, link
 from bayesscale.logarithms import keep
@@ -155,9 +155,26 @@ class Target:
 
 @lru_cache(maxsize=256)
 def target_of(model: Model) -> Target:
-    """Return the sampling target of a model, in the law's edge coordinates where it has them and they serve."""
-    edges, departs = model.law.edges, model.likelihood.discrepancy is not None
-    return own_target(model) if edges is None or (departs and edges.follows) else edge_target(model, edges)
+    """Return the sampling target of a model, in coordinates at the ends of the curve where the law has them and they serve."""
+    return target_in(model, model.law.ends)
+
+
+@lru_cache(maxsize=256)
+def level_target(model: Model) -> Target:
+    """Return the sampling target for curves that show no rise, in the coordinates of their level where they serve."""
+    return target_of(model) if model.law.level is None or departs(model) else target_in(model, model.law.level)
+
+
+def departs(model: Model) -> bool:
+    """Whether curves may depart from the law."""
+    return model.likelihood.discrepancy is not None
+
+
+def target_in(model: Model, coordinates: Coordinates | None) -> Target:
+    """Return the target in these coordinates; in the model's own where there are none, or a departure keeps them from serving."""
+    if coordinates is None or (coordinates.follows and departs(model)):
+        return own_target(model)
+    return moved_target(model, coordinates)
 
 
 def name_of(model: Model) -> str:
@@ -178,12 +195,12 @@ def own_target(model: Model) -> Target:
     return Target(name_of(model), model.layout.dimension, density, draw, not model.law.joint, pivot=pivot_of(model))
 
 
-def edge_target(model: Model, edges: Edges) -> Target:
-    """Return the target in the law's edge coordinates; its parameters come first in the flat vector."""
+def moved_target(model: Model, coordinates: Coordinates) -> Target:
+    """Return the target in coordinates of the law; its parameters come first in the flat vector."""
     count = len(model.law.parameters)
 
     def restored(w: CoordArray, columns: Columns) -> tuple[CoordArray, Scalar]:
-        theta, log_determinant = edges.from_edges(w[:count], columns)
+        theta, log_determinant = coordinates.to_parameters(w[:count], columns)
         return jnp.concatenate([theta, w[count:]]), log_determinant
 
     def density(w: CoordArray, columns: Columns) -> Scalar:
@@ -192,7 +209,7 @@ def edge_target(model: Model, edges: Edges) -> Target:
 
     def draw(key: jax.Array, columns: Columns) -> CoordArray:
         u = prior_draw(model, key, columns)
-        return jnp.concatenate([edges.to_edges(u[:count], columns), u[count:]])
+        return jnp.concatenate([coordinates.from_parameters(u[:count], columns), u[count:]])
 
     def restore(w: CoordArray, columns: Columns) -> CoordArray:
         return restored(w, columns)[0]

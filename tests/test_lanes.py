@@ -19,6 +19,7 @@ import scipy.stats
 from scipy.special import gammaln
 
 from bayesscale.inference import diagnostics
+from bayesscale.inference.coordinates import shared_out
 from bayesscale.inference.deck import SPARE
 from bayesscale.inference.diagnostics import Verdict, judged
 from bayesscale.inference.lanes import Task, build_kernel, checkpoint_range, kernel_of
@@ -28,7 +29,7 @@ from bayesscale.inference.start import LARGEST_BATCH, find_modes
 from bayesscale.law import Law
 from bayesscale.laws import DEFAULT_LAW, DEFAULT_LAWS, LAWS
 from bayesscale.likelihood import BINOMIAL, QUASI_BINOMIAL, with_discrepancy
-from bayesscale.model import compose, log_density, numpyro_model, target_of
+from bayesscale.model import compose, level_target, log_density, numpyro_model, target_of
 from bayesscale.parameter import Parameter
 from benchmarks.references import compare, summarise
 
@@ -178,7 +179,8 @@ def unit_columns(units, trials=30.0, law=None):
     facts = {"chance": np.full(units, np.nan), "first_value": np.full(units, 0.3)}
     facts |= {"first_shots": np.full(units, SHOTS[0]), "last_shots": np.full(units, SHOTS[-1])}
     y = np.log((k + 0.5) / (n - k + 0.5))
-    return fields | facts | {"shots": shots, "mask": np.ones_like(shots), "y": y, "task": np.zeros_like(shots, int)}
+    rows = {"shots": shots, "value": k / n, "mask": np.ones_like(shots), "y": y, "task": np.zeros_like(shots, int)}
+    return fields | facts | rows
 
 
 def names(units):
@@ -278,11 +280,16 @@ def test_statistics_are_about_the_draws():
     assert (np.abs(posterior.accept.mean(axis=(1, 2)) - FAST.target_accept) < 0.08).all()
 
 
-@pytest.mark.parametrize("name", ["hill", pytest.param("tempered", marks=pytest.mark.slow)])
-def test_agrees_with_stock_nuts(name):
-    """Means and sds within four Monte Carlo errors of numpyro's own NUTS, on simulated counts."""
-    truth = 0.25 + 0.6 / (1 + (8.0 / np.maximum(SHOTS, 1e-9)) ** 1.2)
+RISING = 0.25 + 0.6 / (1 + (8.0 / np.maximum(SHOTS, 1e-9)) ** 1.2)
+LEVEL = np.full(len(SHOTS), 0.6)
+SLOWLY = [pytest.param("tempered", truth, marks=pytest.mark.slow) for truth in (RISING, LEVEL)]
+
+
+@pytest.mark.parametrize(("name", "truth"), [("hill", RISING), ("hill", LEVEL), *SLOWLY])
+def test_agrees_with_stock_nuts(name, truth):
+    """Means and sds within four Monte Carlo errors of numpyro's own NUTS, on simulated counts that rise and that do not."""
     columns, model = unit_columns(1, 300.0, truth), compose(LAWS[name], BINOMIAL)
+    assert (shared_out(model, columns)[0][0] is level_target(model)) == (truth is LEVEL)
     sampler = replace(FAST, draws=4000, warmup=(60, 120, 120))
     ours = sample_many(model, columns, ["one"], sampler=sampler)
     assert judged(ours.u, ours.diverging, ours.finished).good.all()
@@ -295,6 +302,17 @@ def test_agrees_with_stock_nuts(name):
     draws = np.stack([np.asarray(theirs[name]) for name in model.layout.coordinate_names], axis=-1)
     compared = compare(summarise(ours.u), summarise(draws[None]))
     assert compared.unbiased.all(), compared
+
+
+def test_curves_in_other_coordinates_share_a_batch():
+    """A curve at its level and one at its ends come back in their places, as each alone, to the last bit."""
+    model, parts = compose(LAWS["hill"], BINOMIAL), [unit_columns(1, 300.0, truth) for truth in (LEVEL, RISING)]
+    both = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    assert len(shared_out(model, both)) == 2
+    together = sample_many(model, both, ["level", "rising"], sampler=FAST)
+    for i, name in enumerate(("level", "rising")):
+        alone = sample_many(model, parts[i], [name], sampler=FAST)
+        np.testing.assert_array_equal(alone.u[0], together.u[i])
 
 
 @pytest.mark.parametrize("name", [DEFAULT_LAW, *(pytest.param(n, marks=pytest.mark.slow) for n in DEFAULT_LAWS[1:])])

@@ -311,17 +311,22 @@ def test_two_logs_keep_their_digits_at_both_ends():
     np.testing.assert_allclose([log_p[0], log_q[1]], np.log(1e-12), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name, law in LAWS.items() if law.edges is not None], scope="module")
+COORDINATES = [
+    (name, kind) for name, law in LAWS.items() for kind in ("ends", "level") if getattr(law, kind) is not None
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), COORDINATES, scope="module")
 @pytest.mark.parametrize("first", [0.0, 2.0])
-def test_edge_coordinates_are_a_change_of_variables(name, first):
+def test_coordinates_are_a_change_of_variables(name, kind, first):
     """There and back again, with the determinant of automatic differentiation, over prior draws and ranges of shots."""
     law, facts = LAWS[name], {"first_shots": jnp.asarray(first), "last_shots": jnp.asarray(700.0)}
-    assert law.edges is not None
+    coordinates = getattr(law, kind)
     if law.singular_at_zero and first == 0:
         pytest.skip(f"{name} is infinite at no shots, and is not fitted there")
     theta = jnp.stack([prior_thetas(name)[p.name] for p in law.parameters])
-    w = law.edges.to_edges(theta, facts)
-    back, log_determinant = law.edges.from_edges(w, facts)
+    w = coordinates.from_parameters(theta, facts)
+    back, log_determinant = coordinates.to_parameters(w, facts)
     np.testing.assert_allclose(back, theta, rtol=1e-6, atol=1e-6)
-    jacobian = jax.vmap(jax.jacfwd(lambda w: law.edges.from_edges(w, facts)[0]), in_axes=1)(w)
+    jacobian = jax.vmap(jax.jacfwd(lambda w: coordinates.to_parameters(w, facts)[0]), in_axes=1)(w)
     np.testing.assert_allclose(log_determinant, jnp.linalg.slogdet(jacobian)[1], rtol=1e-6, atol=1e-6)

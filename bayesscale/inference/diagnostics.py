@@ -179,7 +179,7 @@ DIVERGENT_PASS = 0.01
 """A posterior passes below this share of divergent draws."""
 
 
-RHAT_NEAR, ESS_NEAR = 1.05, 0.25
+RHAT_NEAR, ESS_NEAR = 1.1, 0.1
 """Within this R-hat, and with this share of the effective draws asked for, chains agree and are only too short."""
 
 

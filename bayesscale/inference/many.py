@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesscale.inference.ahead import rehearse
+from bayesscale.inference.coordinates import Shares, shared_out
 from bayesscale.inference.deck import Arrays, Deck, deck_width
 from bayesscale.inference.diagnostics import judged
 from bayesscale.inference.funnel import Funnel, as_columns, bent, fit_funnel, knots_of, straight_modes, straight_target
@@ -24,7 +25,7 @@ from bayesscale.inference.placement import Start, start_around
 from bayesscale.inference.settings import Progress, Sampler, silent
 from bayesscale.inference.start import Mode, climb_pinned, find_modes
 from bayesscale.inference.stock_nuts import LARGEST, Chains, columns_at, last_tier, saturated
-from bayesscale.model import Model, Target, own_target, target_of
+from bayesscale.model import Model, Target, own_target
 
 
 class Posterior(NamedTuple):
@@ -66,11 +67,54 @@ def sample_many(
     start over with smaller steps; after that curves go through stock NUTS, one at a time. What still fails comes back as it is,
     and the gate says so.
     """
-    sampler = sampler or Sampler()
-    compiled = rehearse_deck(model, columns, sampler)
-    target = target_of(model) if isinstance(model, Model) else model
-    keys = np.stack([unit_key(f"{digest}|{target.name}", seed) for digest in digests])
-    columns = {name: np.asarray(column, float if name != "task" else int) for name, column in columns.items()}
+    sampler, total = sampler or Sampler(), len(digests)
+    columns = typed(columns)
+    shares = shared_out(model, columns)
+    compiled = rehearse_decks(shares, columns, sampler)
+    keys = np.stack([unit_key(f"{digest}|{shares[0][0].name}", seed) for digest in digests])
+    small = sampler.tiers > 0 and shares[0][0].dimension <= LARGEST
+    last = own_target(model) if isinstance(model, Model) and small else None
+    settled, failed, parts = 0, np.zeros(total, bool), []
+    for (target, units), wait in zip(shares, compiled, strict=True):
+
+        def so_far(done: int, lost: int, before: int = settled) -> None:
+            progress(before + done - lost * (last is not None), total)
+
+        part, failed[units] = sample_in_lanes(target, taken(columns, units), keys[units], sampler, wait, so_far)
+        parts.append(part)
+        settled += len(units) - int(failed[units].sum()) * (last is not None)
+    place = np.argsort(np.concatenate([units for _, units in shares]))
+    posterior = Posterior(*(np.concatenate(arrays)[place] for arrays in zip(*parts, strict=True)))
+    if last is not None:
+        for done, i in enumerate(np.flatnonzero(failed).tolist(), settled + 1):
+            chains = last_tier(last, columns_at(columns, i), keys[i], sampler.chains, sampler.draws)
+            take_over(posterior, i, chains, tier=sampler.tiers + 1)
+            progress(done, total)
+    return posterior
+
+
+def typed(columns: Arrays) -> Arrays:
+    """Columns as the programs take them: floats, but for the index of a row's task."""
+    return {name: np.asarray(column, float if name != "task" else int) for name, column in columns.items()}
+
+
+def taken(columns: Arrays, units: NDArray) -> Arrays:
+    """The columns of these units."""
+    return {name: column[units] for name, column in columns.items()}
+
+
+def sample_in_lanes(
+    target: Target,
+    columns: Arrays,
+    keys: NDArray,
+    sampler: Sampler,
+    compiled: Callable[[], object],
+    progress: Callable[[int, int], None],
+) -> tuple[Posterior, NDArray[np.bool_]]:
+    """Sample units in one kind of coordinates, all tiers but the last; and which of them failed (unit,).
+
+    `compiled` waits for what the deck needs; `progress` is called with how many were settled, and how many of those failed.
+    """
     modes = find_modes(target, keys, columns, sampler.starts)
     funnel, sampled, data = None, target, columns
     if has_funnel(target, sampler):
@@ -86,14 +130,12 @@ def sample_many(
             assert target.pivot is not None
             part = Funnel(*(array[units] for array in funnel))
             u = bent(part, target.pivot, u.reshape(len(u), -1, u.shape[-1])).reshape(u.shape)
-        return restored(target, u, {name: column[units] for name, column in columns.items()})
+        return restored(target, u, taken(columns, units))
 
-    deck, total = Deck(sampled, data, keys, start, sampler, own), len(keys)
-    small = sampler.tiers > 0 and target.dimension <= LARGEST
-    last = own_target(model) if isinstance(model, Model) and small else None
+    deck = Deck(sampled, data, keys, start, sampler, own)
     while not deck.done:
         deck.advance()
-        progress(deck.settled - int(deck.failed.sum()) * (last is not None), total)
+        progress(deck.settled, int(deck.failed.sum()))
     found = deck.results
     posterior = Posterior(
         u=found["u"],
@@ -107,13 +149,7 @@ def sample_many(
         distinct_modes=distinct,
         tier=deck.tier,
     )
-    if last is not None:
-        lost = np.flatnonzero(deck.failed).tolist()
-        for done, i in enumerate(lost, total - len(lost) + 1):
-            chains = last_tier(last, columns_at(columns, i), keys[i], sampler.chains, sampler.draws)
-            take_over(posterior, i, chains, tier=sampler.tiers + 1)
-            progress(done, total)
-    return posterior
+    return posterior, deck.failed
 
 
 def take_over(posterior: Posterior, i: int, chains: Chains, *, tier: int) -> None:
@@ -125,13 +161,15 @@ def take_over(posterior: Posterior, i: int, chains: Chains, *, tier: int) -> Non
             getattr(posterior, name)[i] = found[name]
 
 
-def rehearse_deck(model: Model | Target, columns: Arrays, sampler: Sampler) -> Callable[[], object]:
-    """Compile what the deck needs, while modes are searched; what is returned waits for it."""
-    target = target_of(model) if isinstance(model, Model) else model
+def rehearse_decks(shares: Shares, columns: Arrays, sampler: Sampler) -> list[Callable[[], object]]:
+    """Compile what the decks need, while modes are searched; what is returned waits for each."""
+    return [rehearse_deck(target, taken(columns, units), sampler) for target, units in shares]
+
+
+def rehearse_deck(target: Target, columns: Arrays, sampler: Sampler) -> Callable[[], object]:
+    """Compile what one deck needs."""
     straightened, p, chains = has_funnel(target, sampler), target.dimension, sampler.chains
-    some = {
-        name: np.asarray(column[: sampler.lanes], float if name != "task" else int) for name, column in columns.items()
-    }
+    some = {name: column[: sampler.lanes] for name, column in columns.items()}
     units = len(next(iter(some.values())))
 
     def step() -> None:
@@ -142,6 +180,8 @@ def rehearse_deck(model: Model | Target, columns: Arrays, sampler: Sampler) -> C
         deck = Deck(sampled, data, np.zeros((units, 2), np.uint32), start, replace(sampler, draws=1), lambda _, u: u)
         deck.enter()
         deck.run()
+        one = {name: column[:1] for name, column in some.items()}
+        restored(target, np.random.default_rng(0).normal(size=(1, chains, sampler.draws, p)), one)
 
     shapes = tuple((name, column.shape[1:]) for name, column in some.items())
     return rehearse((target, shapes, deck_width(units * chains, sampler.lanes), sampler), step)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bayesscale.law import Edges
+from bayesscale.law import Coordinates
 from bayesscale.laws.coordinates import on_curve_slope, stretched, unstretched
 from bayesscale.logarithms import log, log1mexp, log1p, log_sigmoid, logaddexp
 from bayesscale.types import Columns
@@ -71,10 +71,10 @@ def levels_of(w: jax.Array) -> tuple[Levels, jax.Array]:
     return levels, ends + last_ceiling + log_sigmoid(-above) + stretch + beyond + log_sigmoid(-share)
 
 
-def ends_of(growth: Callable, inverse_growth: Callable, exponent: Callable) -> Edges:
+def ends_of(growth: Callable, inverse_growth: Callable, exponent: Callable) -> Coordinates:
     """Build the coordinates for g(n, lambda), its inverse, and lambda as a function of its coordinate (None where fixed)."""
 
-    def from_edges(w: jax.Array, facts: Columns) -> tuple[jax.Array, jax.Array]:
+    def to_parameters(w: jax.Array, facts: Columns) -> tuple[jax.Array, jax.Array]:
         lam = exponent(w[4] if len(w) > 4 else None)
         at, levels = levels_of(w)
         climb = at.floor_last - at.floor_zero + at.zero_ceiling - at.last_ceiling
@@ -88,7 +88,7 @@ def ends_of(growth: Callable, inverse_growth: Callable, exponent: Callable) -> E
         theta = (at.ceiling - at.ceiling_one, at.floor - at.floor_ceiling, log_n50, log_kappa)
         return jnp.stack([*theta, *w[4:]]), own + slopes + levels
 
-    def to_edges(theta: jax.Array, facts: Columns) -> jax.Array:
+    def from_parameters(theta: jax.Array, facts: Columns) -> jax.Array:
         logit_ceiling, logit_ratio, log_n50, log_kappa = theta[:4]
         lam = exponent(theta[4] if len(theta) > 4 else None)
         slope = on_curve_slope(log_n50, log_kappa, lam)
@@ -109,4 +109,4 @@ def ends_of(growth: Callable, inverse_growth: Callable, exponent: Callable) -> E
         above = unstretched(span + log_sigmoid(-z_last) - ceiling_one)
         return jnp.stack([at_zero, log_rise, share, above, *theta[4:]])
 
-    return Edges(from_edges, to_edges, follows=True)
+    return Coordinates(to_parameters, from_parameters, follows=True)

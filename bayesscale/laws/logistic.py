@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.nn import sigmoid
 
-from bayesscale.law import Edges, Law
+from bayesscale.law import Coordinates, Law
 from bayesscale.laws.coordinates import CEILING, N50, from_log, level_below, log_between, log_half_rise, safe_log_shots
+from bayesscale.laws.level import level_of, nll_level_of
 from bayesscale.laws.nll_ends import ends_from, ends_of, log_nll_of, logit_of_nll
 from bayesscale.logarithms import log, log_sigmoid, logaddexp
 from bayesscale.parameter import Parameter
@@ -23,16 +24,21 @@ SLOPE = Parameter("log_slope", "log s", "log of the Hill exponent", dist.Normal(
 START = level_below("logit_zero_ratio", "logit p₀/γ", "value at zero shots over ceiling")
 
 
+def rise(n, log_n50, log_slope):
+    """Log-odds that the rise is done."""
+    return log_half_rise(safe_log_shots(n), log_n50, log_slope)
+
+
 def logistic_log_mean(n, *, logit_ceiling, logit_zero_ratio, log_n50, log_slope):
-    remaining = sigmoid(-log_half_rise(safe_log_shots(n), log_n50, log_slope))
+    remaining = sigmoid(-rise(n, log_n50, log_slope))
     return from_log(log_sigmoid(logit_ceiling) + log_sigmoid(logit_zero_ratio) * remaining)
 
 
 def hill_log_mean(n, *, logit_ceiling, logit_zero_ratio, log_n50, log_slope):
-    return log_between(logit_ceiling, logit_zero_ratio, log_half_rise(safe_log_shots(n), log_n50, log_slope))
+    return log_between(logit_ceiling, logit_zero_ratio, rise(n, log_n50, log_slope))
 
 
-def logistic_from_edges(w, facts):
+def logistic_from_ends(w, facts):
     """Parameters from the three coordinates of `nll_ends`, the fall taken since no shots, and log s.
 
     R = 1 + (N / n50)^s, so log n50 = log N - log(R - 1) / s; |d(log E, log e^L, log n50, log s) / dw| = 1 / s times the stretch.
@@ -45,7 +51,7 @@ def logistic_from_edges(w, facts):
     return jnp.stack([logit_ceiling, logit_zero, log_n50, log_slope]), ceiling_slope + zero_slope + determinant
 
 
-def logistic_to_edges(theta, facts):
+def logistic_to_ends(theta, facts):
     log_ratio = logaddexp(0.0, log_half_rise(log(facts["last_shots"]), theta[2], theta[3]))
     return jnp.stack([*ends_from(log_nll_of(theta[0]), log_nll_of(theta[1]) - log_ratio, log_ratio), theta[3]])
 
@@ -85,7 +91,8 @@ LOGISTIC = Law(
         "gamma": "level reached with unboundedly many shots",
     },
     family="baseline",
-    edges=Edges(logistic_from_edges, logistic_to_edges, follows=True),
+    ends=Coordinates(logistic_from_ends, logistic_to_ends, follows=True),
+    level=nll_level_of(rise),
 )
 HILL = Law(
     name="hill",
@@ -101,4 +108,5 @@ HILL = Law(
         "s": "Hill exponent",
     },
     family="baseline",
+    level=level_of(rise),
 )

@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.nn import sigmoid
 
-from bayesscale.law import Edges, Law
+from bayesscale.law import Coordinates, Law
 from bayesscale.laws.coordinates import CEILING, N50, from_log, level_below, safe_log_shots
+from bayesscale.laws.level import nll_level_of
 from bayesscale.laws.nll_ends import ends_from, ends_of, log_nll_of, logit_of_nll
-from bayesscale.logarithms import log, log1p, log_sigmoid, logaddexp
+from bayesscale.logarithms import log, log1mexp, log1p, log_sigmoid, logaddexp
 from bayesscale.parameter import Parameter
 
 REFERENCE = "Arora et al. 2024, arXiv:2410.16531, baselines"
@@ -57,9 +58,19 @@ def log_onset(log_n50, log_alpha):
 
 
 def bounded_log_mean(n, *, logit_ceiling, logit_zero_ratio, log_n50, log_alpha):
-    log_scaled = logaddexp(0.0, safe_log_shots(n) - log_onset(log_n50, log_alpha))
-    decay = jnp.exp(-jnp.exp(log_alpha) * log_scaled)
+    decay = jnp.exp(-log_decay(n, log_n50, log_alpha))
     return from_log(log_sigmoid(logit_ceiling) + log_sigmoid(logit_zero_ratio) * decay)
+
+
+def log_decay(n, log_n50, log_alpha):
+    """alpha log(1 + n / n_c): minus the log of what is left of the reducible NLL."""
+    return jnp.exp(log_alpha) * logaddexp(0.0, safe_log_shots(n) - log_onset(log_n50, log_alpha))
+
+
+def bounded_rise(n, log_n50, log_alpha):
+    """Log-odds that the rise is done."""
+    fallen = jnp.maximum(log_decay(n, log_n50, log_alpha), 1e-300)
+    return fallen + log1mexp(fallen)
 
 
 def bounded_derived(*, logit_ceiling, logit_zero_ratio, log_n50, log_alpha):
@@ -77,7 +88,7 @@ def log_spread(facts):
     return log(facts["last_shots"]) - log(facts["first_shots"])
 
 
-def power_from_edges(w, facts):
+def power_from_ends(w, facts):
     """Parameters from the three coordinates of `nll_ends`, the fall taken since the first shot.
 
     With L the NLL at the last shot, L e^f its fall since the first, E = L s and D = log(n_last / n_first),
@@ -91,7 +102,7 @@ def power_from_edges(w, facts):
     return jnp.stack([logit_ceiling, logit_first, log(alpha)]), ceiling_slope + first_slope + determinant
 
 
-def power_to_edges(theta, facts):
+def power_to_ends(theta, facts):
     log_e, log_c = log_nll_of(theta[0]), log_nll_of(theta[1])
     alpha = jnp.exp(theta[2])
     return jnp.stack(ends_from(log_e, log_c - alpha * log(facts["last_shots"]), alpha * log_spread(facts)))
@@ -103,7 +114,7 @@ def log_bend(log_n_c, facts):
     return log(log1p((last - first) / (jnp.exp(log_n_c) + first)))
 
 
-def bounded_from_edges(w, facts):
+def bounded_from_ends(w, facts):
     """Parameters from the three coordinates of `nll_ends`, the fall taken since the first shot, and log n_c.
 
     With R = 1 + e^f / (1 - s) the ratio of the reducible NLLs at the first and at the last shot, alpha = log R / D, D as in
@@ -120,7 +131,7 @@ def bounded_from_edges(w, facts):
     return jnp.stack([logit_ceiling, logit_zero, log_n50, log_alpha]), ceiling_slope + zero_slope + determinant
 
 
-def bounded_to_edges(theta, facts):
+def bounded_to_ends(theta, facts):
     alpha, log_n_c = jnp.exp(theta[3]), log_onset(theta[2], theta[3])
     log_rest = log_nll_of(theta[1]) - alpha * logaddexp(0.0, log(facts["last_shots"]) - log_n_c)
     ends = ends_from(log_nll_of(theta[0]), log_rest, alpha * jnp.exp(log_bend(log_n_c, facts)))
@@ -141,7 +152,7 @@ POWER = Law(
     derived_meaning=MEANING,
     family="baseline",
     singular_at_zero=True,
-    edges=Edges(power_from_edges, power_to_edges),
+    ends=Coordinates(power_from_ends, power_to_ends),
 )
 BOUNDED_POWER = Law(
     name="bounded_power",
@@ -157,5 +168,6 @@ BOUNDED_POWER = Law(
     derived=bounded_derived,
     derived_meaning=MEANING | {"n_c": "shots where the power law sets in"},
     family="baseline",
-    edges=Edges(bounded_from_edges, bounded_to_edges, follows=True),
+    ends=Coordinates(bounded_from_ends, bounded_to_ends, follows=True),
+    level=nll_level_of(bounded_rise),
 )

@@ -24,9 +24,10 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.nn import sigmoid
 
-from bayesscale.law import Edges, Law
+from bayesscale.law import Coordinates, Law
 from bayesscale.laws.coordinates import CEILING, N50, chance_floor, log_between, on_curve_slope
 from bayesscale.laws.ends import ends_of
+from bayesscale.laws.level import level_of
 from bayesscale.logarithms import log1p, log_sigmoid
 from bayesscale.parameter import LogitBeta, Parameter
 from bayesscale.special import box_cox
@@ -86,7 +87,11 @@ def on_curve_law(form: str) -> Law:
     slope = "z(n) = kappa (g(n) - g(n50)) / (n50 (1+n50)^(lambda-1))"
     equation = f"p = beta + (gamma-beta) sigmoid(z(n)); {slope}"
     ends = ends_of(partial(growth, form), inverse_box_cox, partial(exponent, form))
-    return _law(form, form, (CEILING, FLOOR, N50, KAPPA), equation, log_mean, derived, ends)
+
+    def rise(n, log_n50, log_kappa, logit_lambda=None):
+        return log_odds(n, log_n50, log_kappa, exponent(form, logit_lambda))
+
+    return _law(form, form, (CEILING, FLOOR, N50, KAPPA), equation, log_mean, derived, ends, level_of(rise))
 
 
 def strict_law(form: str) -> Law:
@@ -115,7 +120,8 @@ def _law(
     equation: str,
     log_mean: Callable,
     derived: Callable,
-    edges: Edges | None = None,
+    ends: Coordinates | None = None,
+    level: Coordinates | None = None,
 ) -> Law:
     fixed = FORMS[form]
     g = {None: "((1+n)^lambda - 1)/lambda", 0.0: "log(1+n)", 1.0: "n"}[fixed]
@@ -127,7 +133,8 @@ def _law(
         log_mean=log_mean,
         derived=derived,
         derived_meaning=MEANING,
-        edges=edges,
+        ends=ends,
+        level=level,
     )
 
 
