@@ -59,7 +59,7 @@ class Law:
     joint : whether one fit takes the curves of all tasks of a model.
     singular_at_zero : whether the law says nothing about n = 0, so that a shot offset is needed there.
     ends : coordinates the sampler may use in place of the parameters, tied to the ends of the observed range; or None.
-    level : the same for curves that show no rise, tied to their one level; or None.
+    level : the same for curves that show no rise, tied to their one level, and for all where there are no `ends`; or None.
     """
 
     name: str

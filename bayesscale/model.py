@@ -155,14 +155,15 @@ class Target:
 
 @lru_cache(maxsize=256)
 def target_of(model: Model) -> Target:
-    """Return the sampling target of a model, in coordinates at the ends of the curve where the law has them and they serve."""
-    return target_in(model, model.law.ends)
+    """Return the sampling target of a model: at the ends of the curve, or at its level where the law has no ends."""
+    return target_in(model, model.law.level if model.law.ends is None else model.law.ends)
 
 
 @lru_cache(maxsize=256)
 def level_target(model: Model) -> Target:
-    """Return the sampling target for curves that show no rise, in the coordinates of their level where they serve."""
-    return target_of(model) if model.law.level is None or departs(model) else target_in(model, model.law.level)
+    """Return the sampling target for curves that show no rise: at their level, where that is another and serves."""
+    law, other = model.law, model.law.level is not None and not departs(model)
+    return target_in(model, law.level) if other and law.ends is not None else target_of(model)
 
 
 def departs(model: Model) -> bool:

@@ -285,7 +285,7 @@ LEVEL = np.full(len(SHOTS), 0.6)
 SLOWLY = [pytest.param("tempered", truth, marks=pytest.mark.slow) for truth in (RISING, LEVEL)]
 
 
-@pytest.mark.parametrize(("name", "truth"), [("hill", RISING), ("hill", LEVEL), *SLOWLY])
+@pytest.mark.parametrize(("name", "truth"), [("logistic", RISING), ("logistic", LEVEL), *SLOWLY])
 def test_agrees_with_stock_nuts(name, truth):
     """Means and sds within four Monte Carlo errors of numpyro's own NUTS, on simulated counts that rise and that do not."""
     columns, model = unit_columns(1, 300.0, truth), compose(LAWS[name], BINOMIAL)
@@ -306,7 +306,7 @@ def test_agrees_with_stock_nuts(name, truth):
 
 def test_curves_in_other_coordinates_share_a_batch():
     """A curve at its level and one at its ends come back in their places, as each alone, to the last bit."""
-    model, parts = compose(LAWS["hill"], BINOMIAL), [unit_columns(1, 300.0, truth) for truth in (LEVEL, RISING)]
+    model, parts = compose(LAWS["logistic"], BINOMIAL), [unit_columns(1, 300.0, truth) for truth in (LEVEL, RISING)]
     both = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     assert len(shared_out(model, both)) == 2
     together = sample_many(model, both, ["level", "rising"], sampler=FAST)

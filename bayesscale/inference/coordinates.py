@@ -1,4 +1,4 @@
-"""Which coordinates a curve is sampled in: at its ends where its data show a rise, at its level where they show none.
+"""Which coordinates a curve is sampled in, where its law has both: at its ends if its data show a rise, else at its level.
 
 Looked up in the data of each curve alone, so that what else is in the batch does not matter.
 """

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from bayesscale.law import Coordinates
-from bayesscale.laws.nll_ends import log_nll_of, logit_of_nll
+from bayesscale.laws.nll_ends import Levels, NllCoordinates
 from bayesscale.logarithms import log, log_sigmoid, logaddexp
 from bayesscale.types import Columns
 
@@ -92,20 +92,18 @@ def level_of(rise: Rise) -> Coordinates:
     return Coordinates(to_parameters, from_parameters, follows=True)
 
 
-def nll_level_of(rise: Rise) -> Coordinates:
-    """Build the coordinates of an NLL above its floor; parameters are (logit e^-E, logit e^-x, shape)."""
+def nll_level_of(rise: Rise) -> NllCoordinates:
+    """Build the coordinates of an NLL above its floor."""
 
-    def to_parameters(w: jax.Array, facts: Columns) -> tuple[jax.Array, jax.Array]:
+    def to_levels(w: jax.Array, facts: Columns) -> tuple[Levels, jax.Array]:
         shape, size = w[2:], w[1] - log_seen(rise, w[2:], facts)
         # E = NLL_m / (1 + y) and x = e^size / (1 + y) with y = e^size (1 - s_m) / NLL_m; the determinant is 1.
         shared = log_sigmoid(w[0] - size - log_sigmoid(-rise(middle(facts), *shape)))
-        ceiling, ceiling_slope = logit_of_nll(w[0] + shared)
-        ratio, ratio_slope = logit_of_nll(size + shared)
-        return jnp.stack([ceiling, ratio, *shape]), ceiling_slope + ratio_slope
+        return (w[0] + shared, size + shared, shape), jnp.zeros_like(shared)
 
-    def from_parameters(theta: jax.Array, facts: Columns) -> jax.Array:
-        shape, log_e, log_x = theta[2:], log_nll_of(theta[0]), log_nll_of(theta[1])
+    def from_levels(levels: Levels, facts: Columns) -> jax.Array:
+        log_e, log_x, shape = levels
         level = logaddexp(log_e, log_x + log_sigmoid(-rise(middle(facts), *shape)))
         return jnp.stack([level, log_x + level - log_e + log_seen(rise, shape, facts), *shape])
 
-    return Coordinates(to_parameters, from_parameters, follows=True)
+    return NllCoordinates(to_levels, from_levels)

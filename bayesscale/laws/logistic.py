@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.nn import sigmoid
 
-from bayesscale.law import Coordinates, Law
+from bayesscale.law import Law
 from bayesscale.laws.coordinates import CEILING, N50, from_log, level_below, log_between, log_half_rise, safe_log_shots
 from bayesscale.laws.level import level_of, nll_level_of
-from bayesscale.laws.nll_ends import ends_from, ends_of, log_nll_of, logit_of_nll
+from bayesscale.laws.nll_ends import NllCoordinates, ends_from, ends_of, log_nll_of
 from bayesscale.logarithms import log, log_sigmoid, logaddexp
 from bayesscale.parameter import Parameter
 
@@ -39,21 +39,22 @@ def hill_log_mean(n, *, logit_ceiling, logit_zero_ratio, log_n50, log_slope):
 
 
 def logistic_from_ends(w, facts):
-    """Parameters from the three coordinates of `nll_ends`, the fall taken since no shots, and log s.
+    """Levels from the three coordinates of `nll_ends`, the fall taken since no shots, and log s.
 
     R = 1 + (N / n50)^s, so log n50 = log N - log(R - 1) / s; |d(log E, log e^L, log n50, log s) / dw| = 1 / s times the stretch.
     """
     at, log_slope = ends_of(*w[:3]), w[3]
-    logit_ceiling, ceiling_slope = logit_of_nll(at.log_e)
-    logit_zero, zero_slope = logit_of_nll(at.log_rest + at.log_ratio)
     log_n50 = log(facts["last_shots"]) - at.log_rise * jnp.exp(-log_slope)
-    determinant = at.stretch - log_slope
-    return jnp.stack([logit_ceiling, logit_zero, log_n50, log_slope]), ceiling_slope + zero_slope + determinant
+    return (at.log_e, at.log_rest + at.log_ratio, jnp.stack([log_n50, log_slope])), at.stretch - log_slope
 
 
-def logistic_to_ends(theta, facts):
-    log_ratio = logaddexp(0.0, log_half_rise(log(facts["last_shots"]), theta[2], theta[3]))
-    return jnp.stack([*ends_from(log_nll_of(theta[0]), log_nll_of(theta[1]) - log_ratio, log_ratio), theta[3]])
+def logistic_to_ends(levels, facts):
+    log_e, log_zero, (log_n50, log_slope) = levels
+    log_ratio = logaddexp(0.0, log_half_rise(log(facts["last_shots"]), log_n50, log_slope))
+    return jnp.stack([*ends_from(log_e, log_zero - log_ratio, log_ratio), log_slope])
+
+
+LOGISTIC_LEVEL = nll_level_of(rise)
 
 
 def logistic_derived(*, logit_ceiling, logit_zero_ratio, log_n50, log_slope):
@@ -91,8 +92,8 @@ LOGISTIC = Law(
         "gamma": "level reached with unboundedly many shots",
     },
     family="baseline",
-    ends=Coordinates(logistic_from_ends, logistic_to_ends, follows=True),
-    level=nll_level_of(rise),
+    ends=NllCoordinates(logistic_from_ends, logistic_to_ends).of_parameters(),
+    level=LOGISTIC_LEVEL.of_parameters(),
 )
 HILL = Law(
     name="hill",

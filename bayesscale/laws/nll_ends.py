@@ -7,13 +7,16 @@ L (1 - s) at the last shot, and its ratio over the range R = 1 + e^f / (1 - s); 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from bayesscale.law import Coordinates
 from bayesscale.laws.coordinates import stretched, unstretched
 from bayesscale.logarithms import log, log1mexp, log_sigmoid, logaddexp
+from bayesscale.types import Columns
 
 
 class Ends(NamedTuple):
@@ -50,6 +53,39 @@ def ends_from(log_e: jax.Array, log_rest: jax.Array, log_ratio: jax.Array) -> tu
     log_last = logaddexp(log_e, log_rest)
     log_fall = log_rest + log(jnp.expm1(jnp.minimum(log_ratio, 690.0))) - log_last
     return log_last, log_fall, unstretched(log_e - log_rest)
+
+
+type Levels = tuple[jax.Array, jax.Array, jax.Array]
+"""log E, log of the reducible NLL at no shots, and the shape (coord, ...)."""
+
+
+def parameters_of(levels: Levels) -> tuple[jax.Array, jax.Array]:
+    """(logit e^-E, logit e^-x, shape) of E, x and the shape, and the log determinant."""
+    ceiling, ceiling_slope = logit_of_nll(levels[0])
+    ratio, ratio_slope = logit_of_nll(levels[1])
+    return jnp.stack([ceiling, ratio, *levels[2]]), ceiling_slope + ratio_slope
+
+
+def levels_of(theta: jax.Array) -> Levels:
+    """The inverse of `parameters_of`."""
+    return log_nll_of(theta[0]), log_nll_of(theta[1]), theta[2:]
+
+
+class NllCoordinates(NamedTuple):
+    """Coordinates of an NLL between two levels: to levels, with the log determinant, and back; both also take the facts."""
+
+    to_levels: Callable[[jax.Array, Columns], tuple[Levels, jax.Array]]
+    from_levels: Callable[[Levels, Columns], jax.Array]
+
+    def of_parameters(self) -> Coordinates:
+        """The same for a law whose parameters are (logit e^-E, logit e^-x, shape)."""
+
+        def to_parameters(w: jax.Array, facts: Columns) -> tuple[jax.Array, jax.Array]:
+            levels, inner = self.to_levels(w, facts)
+            theta, outer = parameters_of(levels)
+            return theta, inner + outer
+
+        return Coordinates(to_parameters, lambda theta, facts: self.from_levels(levels_of(theta), facts), follows=True)
 
 
 def log_nll_of(logit_p: jax.Array) -> jax.Array:

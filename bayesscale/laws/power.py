@@ -19,7 +19,7 @@ from jax.nn import sigmoid
 from bayesscale.law import Coordinates, Law
 from bayesscale.laws.coordinates import CEILING, N50, from_log, level_below, safe_log_shots
 from bayesscale.laws.level import nll_level_of
-from bayesscale.laws.nll_ends import ends_from, ends_of, log_nll_of, logit_of_nll
+from bayesscale.laws.nll_ends import NllCoordinates, ends_from, ends_of, log_nll_of, logit_of_nll
 from bayesscale.logarithms import log, log1mexp, log1p, log_sigmoid, logaddexp
 from bayesscale.parameter import Parameter
 
@@ -115,7 +115,7 @@ def log_bend(log_n_c, facts):
 
 
 def bounded_from_ends(w, facts):
-    """Parameters from the three coordinates of `nll_ends`, the fall taken since the first shot, and log n_c.
+    """Levels from the three coordinates of `nll_ends`, the fall taken since the first shot, and log n_c.
 
     With R = 1 + e^f / (1 - s) the ratio of the reducible NLLs at the first and at the last shot, alpha = log R / D, D as in
     `log_bend`, and |d(log E, C, log n50, log alpha) / dw| = (d log R / df) / log R. n_c is left to say how the fall bends between
@@ -124,17 +124,15 @@ def bounded_from_ends(w, facts):
     at, log_n_c = ends_of(*w[:3]), w[3]
     log_alpha = log(at.log_ratio) - log_bend(log_n_c, facts)
     log_zero = at.log_rest + jnp.exp(log_alpha) * logaddexp(0.0, log(facts["last_shots"]) - log_n_c)
-    logit_ceiling, ceiling_slope = logit_of_nll(at.log_e)
-    logit_zero, zero_slope = logit_of_nll(log_zero)
-    determinant = at.determinant - log(at.log_ratio)
     log_n50 = log_n_c - log_onset(0.0, log_alpha)
-    return jnp.stack([logit_ceiling, logit_zero, log_n50, log_alpha]), ceiling_slope + zero_slope + determinant
+    return (at.log_e, log_zero, jnp.stack([log_n50, log_alpha])), at.determinant - log(at.log_ratio)
 
 
-def bounded_to_ends(theta, facts):
-    alpha, log_n_c = jnp.exp(theta[3]), log_onset(theta[2], theta[3])
-    log_rest = log_nll_of(theta[1]) - alpha * logaddexp(0.0, log(facts["last_shots"]) - log_n_c)
-    ends = ends_from(log_nll_of(theta[0]), log_rest, alpha * jnp.exp(log_bend(log_n_c, facts)))
+def bounded_to_ends(levels, facts):
+    log_e, log_zero, (log_n50, log_alpha) = levels
+    alpha, log_n_c = jnp.exp(log_alpha), log_onset(log_n50, log_alpha)
+    log_rest = log_zero - alpha * logaddexp(0.0, log(facts["last_shots"]) - log_n_c)
+    ends = ends_from(log_e, log_rest, alpha * jnp.exp(log_bend(log_n_c, facts)))
     return jnp.stack([*ends, log_n_c])
 
 
@@ -168,6 +166,6 @@ BOUNDED_POWER = Law(
     derived=bounded_derived,
     derived_meaning=MEANING | {"n_c": "shots where the power law sets in"},
     family="baseline",
-    ends=Coordinates(bounded_from_ends, bounded_to_ends, follows=True),
-    level=nll_level_of(bounded_rise),
+    ends=NllCoordinates(bounded_from_ends, bounded_to_ends).of_parameters(),
+    level=nll_level_of(bounded_rise).of_parameters(),
 )
