@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bayesscale.model import Model, Target, level_target, target_of
 
 CLEAR = 2.0
-"""Standard errors a rise is seen from: of simulated curves with less, most are sampled better at their level (measured)."""
+"""Standard errors a rise is seen from: of simulated curves with less, most are sampled better at their level."""
 FEWEST = 4
 """Rows the scatter of a curve can be told from."""
 NORMAL_MEDIAN = 0.6745

@@ -83,8 +83,7 @@ def sample_many(
         part, failed[units] = sample_in_lanes(target, taken(columns, units), keys[units], sampler, wait, so_far)
         parts.append(part)
         settled += len(units) - int(failed[units].sum()) * (last is not None)
-    place = np.argsort(np.concatenate([units for _, units in shares]))
-    posterior = Posterior(*(np.concatenate(arrays)[place] for arrays in zip(*parts, strict=True)))
+    posterior = joined(parts, shares)
     if last is not None:
         for done, i in enumerate(np.flatnonzero(failed).tolist(), settled + 1):
             chains = last_tier(last, columns_at(columns, i), keys[i], sampler.chains, sampler.draws)
@@ -101,6 +100,14 @@ def typed(columns: Arrays) -> Arrays:
 def taken(columns: Arrays, units: NDArray) -> Arrays:
     """The columns of these units."""
     return {name: column[units] for name, column in columns.items()}
+
+
+def joined(parts: Sequence[Posterior], shares: Shares) -> Posterior:
+    """Put units that were sampled in different coordinates back in their places."""
+    if len(parts) == 1:
+        return parts[0]
+    place = np.argsort(np.concatenate([units for _, units in shares]))
+    return Posterior(*(np.concatenate(arrays)[place] for arrays in zip(*parts, strict=True)))
 
 
 def sample_in_lanes(
