@@ -58,8 +58,8 @@ class Law:
     family : "bayesian" laws average over tasks; "baseline" laws are curves fitted to curves.
     joint : whether one fit takes the curves of all tasks of a model.
     singular_at_zero : whether the law says nothing about n = 0, so that a shot offset is needed there.
-    ends : coordinates the sampler may use in place of the parameters, tied to the ends of the observed range; or None.
-    level : the same for curves that show no rise, tied to their one level, and for all where there are no `ends`; or None.
+    rising : coordinates the sampler may use in place of the parameters for curves that show a rise, mostly at its ends; or None.
+    level : the same for curves that show no rise, at their one level; or None.
     """
 
     name: str
@@ -72,5 +72,5 @@ class Law:
     family: Family = "bayesian"
     joint: bool = False
     singular_at_zero: bool = False
-    ends: Coordinates | None = None
+    rising: Coordinates | None = None
     level: Coordinates | None = None

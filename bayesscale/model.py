@@ -155,15 +155,16 @@ class Target:
 
 @lru_cache(maxsize=256)
 def target_of(model: Model) -> Target:
-    """Return the sampling target of a model: at the ends of the curve, or at its level where the law has no ends."""
-    return target_in(model, model.law.level if model.law.ends is None else model.law.ends)
+    """Return the sampling target of a model, for curves that show a rise."""
+    return target_in(model, model.law.rising)
 
 
 @lru_cache(maxsize=256)
 def level_target(model: Model) -> Target:
-    """Return the sampling target for curves that show no rise: at their level, where that is another and serves."""
-    law, other = model.law, model.law.level is not None and not departs(model)
-    return target_in(model, law.level) if other and law.ends is not None else target_of(model)
+    """Return the sampling target of a model for curves that show no rise, where that is another and serves."""
+    law = model.law
+    same = law.level is None or law.level is law.rising or departs(model)
+    return target_of(model) if same else target_in(model, law.level)
 
 
 def departs(model: Model) -> bool:

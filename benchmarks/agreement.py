@@ -49,9 +49,9 @@ def moments_by_grid(model: Model, columns: Mapping[str, NDArray], u: NDArray, no
     draws = u.reshape(-1, u.shape[-1])
     found = grid_moments(own_target(model), columns, draws, nodes=nodes)
     if (target := target_of(model)) is not own_target(model) and not trusted(found):
-        ends, count = model.law.ends, len(model.law.parameters)
-        assert ends is not None
-        at_ends = np.asarray(ends.from_parameters(draws.T[:count], columns)).T
+        rising, count = model.law.rising, len(model.law.parameters)
+        assert rising is not None
+        at_ends = np.asarray(rising.from_parameters(draws.T[:count], columns)).T
         # What is left has long tails even so: a wider box, its nodes as close.
         wider = nodes + 2 * (nodes // 7)
         found = grid_moments(target, columns, np.hstack([at_ends, draws[:, count:]]), nodes=wider, reach=9.0)

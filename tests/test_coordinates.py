@@ -52,6 +52,7 @@ def test_units_are_shared_out_by_their_data(law, likelihood, upward):
 
 
 def test_all_units_share_coordinates_where_no_others_serve():
-    departing, bare = compose(LAWS["tempered"], with_discrepancy(BINOMIAL)), compose(LAWS["rectified"], BINOMIAL)
-    for model in (departing, bare):
+    departing = compose(LAWS["tempered"], with_discrepancy(BINOMIAL))
+    alike, none = (compose(LAWS[law], BINOMIAL) for law in ("hill", "broken_power"))
+    for model in (departing, alike, none):
         assert [(target, len(units)) for target, units in shared_out(model, columns_of(1.0))] == [(target_of(model), 4)]

@@ -312,7 +312,7 @@ def test_two_logs_keep_their_digits_at_both_ends():
 
 
 COORDINATES = [
-    (name, kind) for name, law in LAWS.items() for kind in ("ends", "level") if getattr(law, kind) is not None
+    (name, kind) for name, law in LAWS.items() for kind in ("rising", "level") if getattr(law, kind) is not None
 ]
 
 

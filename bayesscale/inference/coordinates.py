@@ -1,4 +1,4 @@
-"""Which coordinates a curve is sampled in, where its law has both: at its ends if its data show a rise, else at its level.
+"""Which coordinates a curve is sampled in: at its ends, mostly, where its data show a rise, at its level where they show none.
 
 Looked up in the data of each curve alone, so that what else is in the batch does not matter.
 """
@@ -43,12 +43,12 @@ def shared_out(model: Model | Target, columns: Mapping[str, NDArray]) -> Shares:
     count = len(next(iter(columns.values())))
     if isinstance(model, Target):
         return [(model, np.arange(count))]
-    at_ends, at_level = target_of(model), level_target(model)
-    if at_level is at_ends:
-        return [(at_ends, np.arange(count))]
+    rising_target, flat_target = target_of(model), level_target(model)
+    if flat_target is rising_target:
+        return [(rising_target, np.arange(count))]
     upward = -1.0 if model.likelihood.kind == "nll_mean" else 1.0
     rising = np.array(
         [shows_rise(upward * value[mask > 0]) for value, mask in zip(columns["value"], columns["mask"], strict=True)]
     )
-    shares = ((at_ends, np.flatnonzero(rising)), (at_level, np.flatnonzero(~rising)))
+    shares = ((rising_target, np.flatnonzero(rising)), (flat_target, np.flatnonzero(~rising)))
     return [(target, units) for target, units in shares if len(units)]

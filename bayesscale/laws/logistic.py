@@ -54,7 +54,7 @@ def logistic_to_ends(levels, facts):
     return jnp.stack([*ends_from(log_e, log_zero - log_ratio, log_ratio), log_slope])
 
 
-LOGISTIC_LEVEL = nll_level_of(rise)
+LOGISTIC_LEVEL, HILL_LEVEL = nll_level_of(rise), level_of(rise)
 
 
 def logistic_derived(*, logit_ceiling, logit_zero_ratio, log_n50, log_slope):
@@ -92,7 +92,7 @@ LOGISTIC = Law(
         "gamma": "level reached with unboundedly many shots",
     },
     family="baseline",
-    ends=NllCoordinates(logistic_from_ends, logistic_to_ends).of_parameters(),
+    rising=NllCoordinates(logistic_from_ends, logistic_to_ends).of_parameters(),
     level=LOGISTIC_LEVEL.of_parameters(),
 )
 HILL = Law(
@@ -109,5 +109,6 @@ HILL = Law(
         "s": "Hill exponent",
     },
     family="baseline",
-    level=level_of(rise),
+    rising=HILL_LEVEL,
+    level=HILL_LEVEL,
 )

@@ -150,7 +150,7 @@ POWER = Law(
     derived_meaning=MEANING,
     family="baseline",
     singular_at_zero=True,
-    ends=Coordinates(power_from_ends, power_to_ends),
+    rising=Coordinates(power_from_ends, power_to_ends),
 )
 BOUNDED_POWER = Law(
     name="bounded_power",
@@ -166,6 +166,6 @@ BOUNDED_POWER = Law(
     derived=bounded_derived,
     derived_meaning=MEANING | {"n_c": "shots where the power law sets in"},
     family="baseline",
-    ends=NllCoordinates(bounded_from_ends, bounded_to_ends).of_parameters(),
+    rising=NllCoordinates(bounded_from_ends, bounded_to_ends).of_parameters(),
     level=nll_level_of(bounded_rise).of_parameters(),
 )

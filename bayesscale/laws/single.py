@@ -120,7 +120,7 @@ def _law(
     equation: str,
     log_mean: Callable,
     derived: Callable,
-    ends: Coordinates | None = None,
+    rising: Coordinates | None = None,
     level: Coordinates | None = None,
 ) -> Law:
     fixed = FORMS[form]
@@ -133,7 +133,7 @@ def _law(
         log_mean=log_mean,
         derived=derived,
         derived_meaning=MEANING,
-        ends=ends,
+        rising=rising,
         level=level,
     )
 
