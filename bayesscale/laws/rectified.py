@@ -14,8 +14,8 @@ import numpyro.distributions as dist
 from jax.nn import sigmoid
 
 from bayesscale.law import Coordinates, Law
-from bayesscale.laws.coordinates import CEILING, N50, from_log, log_half_rise, safe_log_shots
-from bayesscale.laws.logistic import LOGISTIC_LEVEL, SLOPE, START
+from bayesscale.laws.coordinates import CEILING, N50, from_log
+from bayesscale.laws.logistic import LOGISTIC_LEVEL, SLOPE, START, rise
 from bayesscale.laws.nll_ends import levels_of, parameters_of
 from bayesscale.logarithms import log, log1mexp, log_sigmoid, logaddexp
 from bayesscale.parameter import Parameter
@@ -32,7 +32,7 @@ def roots(logit_ceiling, logit_zero_ratio, log_alpha):
 
 def log_mean(n, *, logit_ceiling, logit_zero_ratio, log_n50, log_slope, log_alpha):
     last, first = roots(logit_ceiling, logit_zero_ratio, log_alpha)
-    risen = log_half_rise(safe_log_shots(n), log_n50, log_slope)
+    risen = rise(n, log_n50, log_slope)
     return from_log(-jnp.exp(jnp.exp(log_alpha) * log(last * sigmoid(risen) + first * sigmoid(-risen))))
 
 
@@ -50,31 +50,28 @@ def derived(*, logit_ceiling, logit_zero_ratio, log_n50, log_slope, log_alpha):
     }
 
 
-def on_roots(of_logistic):
-    """Coordinates of a logistic law for the alpha-th root of the NLL, the level raised to alpha again, and log alpha.
+def from_level(w, facts):
+    """Parameters from the level coordinates of a logistic law for the alpha-th root of the NLL, and log alpha.
 
-    With e and x the levels of the root and f = e + x: E = e^alpha and the reducible NLL at no shots is Z = f^alpha - e^alpha, so
-    |d(log E, log Z) / d(log e, log x)| = alpha^2 f^(alpha - 1) x / Z.
+    The level is the NLL's. With e and x the levels of the root and f = e + x: E = e^alpha, and the reducible NLL at no shots
+    is Z = f^alpha - e^alpha, so |d(log E, log Z) / d(log e, log x)| = alpha^2 f^(alpha - 1) x / Z.
     """
+    log_alpha, alpha = w[4], jnp.exp(w[4])
+    (log_e, log_x, shape), inner = LOGISTIC_LEVEL.to_levels(jnp.concatenate([w[:1] / alpha, w[1:4]]), facts)
+    log_first = logaddexp(log_e, log_x)
+    log_zero = alpha * log_first + log1mexp(alpha * (log_first - log_e))
+    theta, outer = parameters_of((alpha * log_e, log_zero, jnp.stack([*shape, log_alpha])))
+    # The level's own factor 1 / alpha cancels one of the two of alpha.
+    return theta, inner + outer + log_alpha + (alpha - 1.0) * log_first + log_x - log_zero
 
-    def to_parameters(w, facts):
-        log_alpha, alpha = w[4], jnp.exp(w[4])
-        (log_e, log_x, shape), inner = of_logistic.to_levels(jnp.concatenate([w[:1] / alpha, w[1:4]]), facts)
-        log_first = logaddexp(log_e, log_x)
-        log_zero = alpha * log_first + log1mexp(alpha * (log_first - log_e))
-        theta, outer = parameters_of((alpha * log_e, log_zero, jnp.stack([*shape, log_alpha])))
-        # The level's own factor 1 / alpha cancels one of the two of alpha.
-        return theta, inner + outer + log_alpha + (alpha - 1.0) * log_first + log_x - log_zero
 
-    def from_parameters(theta, facts):
-        log_e, log_zero, shape = levels_of(theta)
-        alpha = jnp.exp(theta[4])
-        ratio = logaddexp(0.0, log_zero - log_e) / alpha  # log(f / e)
-        log_e = log_e / alpha
-        w = of_logistic.from_levels((log_e, log_e + log(jnp.expm1(jnp.minimum(ratio, 690.0))), shape[:2]), facts)
-        return jnp.concatenate([w[:1] * alpha, w[1:], theta[4:5]])
-
-    return Coordinates(to_parameters, from_parameters, follows=True)
+def to_level(theta, facts):
+    log_e, log_zero, shape = levels_of(theta)
+    alpha = jnp.exp(theta[4])
+    ratio = logaddexp(0.0, log_zero - log_e) / alpha  # log(f / e)
+    log_e = log_e / alpha
+    w = LOGISTIC_LEVEL.from_levels((log_e, log_e + log(jnp.expm1(jnp.minimum(ratio, 690.0))), shape[:2]), facts)
+    return jnp.concatenate([w[:1] * alpha, w[1:], theta[4:5]])
 
 
 RECTIFIED = Law(
@@ -93,5 +90,5 @@ RECTIFIED = Law(
         "gamma": "level reached with unboundedly many shots",
     },
     family="baseline",
-    level=on_roots(LOGISTIC_LEVEL),
+    level=Coordinates(from_level, to_level, follows=True),
 )

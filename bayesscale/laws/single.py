@@ -73,9 +73,11 @@ def on_curve_law(form: str) -> Law:
     def log_odds(n, log_n50, log_kappa, lam):
         return on_curve_slope(log_n50, log_kappa, lam) * (growth(form, n, lam) - growth(form, jnp.exp(log_n50), lam))
 
+    def rise(n, log_n50, log_kappa, logit_lambda=None):
+        return log_odds(n, log_n50, log_kappa, exponent(form, logit_lambda))
+
     def log_mean(n, *, logit_ceiling, logit_floor_ratio, log_n50, log_kappa, logit_lambda=None):
-        z = log_odds(n, log_n50, log_kappa, exponent(form, logit_lambda))
-        return log_between(logit_ceiling, logit_floor_ratio, z)
+        return log_between(logit_ceiling, logit_floor_ratio, rise(n, log_n50, log_kappa, logit_lambda))
 
     def derived(*, logit_ceiling, logit_floor_ratio, log_n50, log_kappa, logit_lambda=None):
         lam = exponent(form, logit_lambda)
@@ -87,10 +89,6 @@ def on_curve_law(form: str) -> Law:
     slope = "z(n) = kappa (g(n) - g(n50)) / (n50 (1+n50)^(lambda-1))"
     equation = f"p = beta + (gamma-beta) sigmoid(z(n)); {slope}"
     ends = ends_of(partial(growth, form), inverse_box_cox, partial(exponent, form))
-
-    def rise(n, log_n50, log_kappa, logit_lambda=None):
-        return log_odds(n, log_n50, log_kappa, exponent(form, logit_lambda))
-
     return _law(form, form, (CEILING, FLOOR, N50, KAPPA), equation, log_mean, derived, ends, level_of(rise))
 
 
