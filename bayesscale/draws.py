@@ -22,6 +22,7 @@ from bayesscale.gate import check_fit
 from bayesscale.inference import diagnostics
 from bayesscale.inference.many import Posterior
 from bayesscale.inference.settings import Sampler
+from bayesscale.programs import Program
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,8 +129,8 @@ def naming_maps(naming: Naming) -> tuple[Callable[..., Any], Callable[..., Any]]
     prior = lambda key, columns: naming.values(naming.prior_draw(key, columns), columns)  # noqa: E731
     over_keys = jax.vmap(prior, in_axes=(0, None))
     return (
-        jax.jit(jax.vmap(jax.vmap(over_draws, in_axes=(0, None)))),
-        jax.jit(jax.vmap(over_keys, in_axes=(None, 0))),
+        Program(jax.vmap(jax.vmap(over_draws, in_axes=(0, None)))),
+        Program(jax.vmap(over_keys, in_axes=(None, 0))),
     )
 
 

@@ -36,6 +36,7 @@ from bayesscale.model import (
     theta_of,
 )
 from bayesscale.precision import enable_float64, require_float64
+from bayesscale.programs import Program
 from bayesscale.result import Fit, likelihood_of
 from bayesscale.units import Units, units_of
 
@@ -207,7 +208,7 @@ def naming_of(model: Model) -> Naming:
 def row_map(model: Model) -> Callable[..., Any]:
     """Compile the log likelihood of each row given the others, for theta (unit, chain, draw, ...)."""
     over_draws = jax.vmap(partial(left_out_log_likelihood, model), in_axes=(0, None))
-    return jax.jit(jax.vmap(jax.vmap(over_draws, in_axes=(0, None))))
+    return Program(jax.vmap(jax.vmap(over_draws, in_axes=(0, None))))
 
 
 def work_up(model: Model, units: Units, posterior: Posterior, sampler: Sampler, seed: int) -> list[Fit | Skipped]:
@@ -259,7 +260,7 @@ def rehearse_work_up(model: Model, unit: Units, sampler: Sampler) -> Callable[[]
 def replicate_map(model: Model) -> Callable[..., Any]:
     """Compile what replicated observations are drawn with, for theta (unit, draw, ...)."""
     over_draws = jax.vmap(partial(replicate_scatter, model), in_axes=(0, None))
-    return jax.jit(jax.vmap(over_draws))
+    return Program(jax.vmap(over_draws))
 
 
 def replicates(

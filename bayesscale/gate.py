@@ -19,6 +19,7 @@ from bayesscale.curves import Kind
 from bayesscale.finding import Finding
 from bayesscale.inference import diagnostics
 from bayesscale.model import Model, law_log_mean, prior_draw, theta_of
+from bayesscale.programs import Program
 from bayesscale.types import Columns
 
 RHAT_WARN, RHAT_FAIL = 1.01, 1.05
@@ -41,7 +42,7 @@ def prior_curves_of(model: Model, draws: int, seed: int) -> Callable[..., jax.Ar
         theta, _ = theta_of(model, prior_draw(model, key, columns), columns)
         return law_log_mean(model, theta, columns["shots"], columns.get("task"))[0]
 
-    return jax.jit(lambda columns: jax.vmap(curve, in_axes=(0, None))(keys, columns))
+    return Program(lambda columns: jax.vmap(curve, in_axes=(0, None))(keys, columns))
 
 
 def check_model(model: Model, columns: Columns, *, draws: int = 400, seed: int = 0) -> tuple[Finding, ...]:

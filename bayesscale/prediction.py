@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from bayesscale.finding import InputError
 from bayesscale.model import Model, posterior_rows
 from bayesscale.precision import enable_float64
+from bayesscale.programs import Program
 from bayesscale.units import Units, pad, padded_width
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ PREDICTION = 0x9E3779B9
 @lru_cache(maxsize=128)
 def row_predictor(model: Model) -> Any:
     """Compile `posterior_rows` over draws of one unit: theta (draw, ...), columns (row,) and facts, keys (draw,)."""
-    return jax.jit(jax.vmap(partial(posterior_rows, model), in_axes=(0, None, 0)))
+    return Program(jax.vmap(partial(posterior_rows, model), in_axes=(0, None, 0)))
 
 
 def predict_rows(

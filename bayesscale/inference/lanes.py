@@ -32,6 +32,7 @@ import numpy as np
 from bayesscale.inference.randomness import normals, random_words
 from bayesscale.logarithms import keep
 from bayesscale.model import Target
+from bayesscale.programs import Program, storable
 
 DIVERGENCE = 1000.0
 """Energy error beyond which a trajectory is called divergent."""
@@ -46,6 +47,7 @@ type End = tuple[jax.Array, jax.Array, jax.Array]
 """Position, momentum and gradient, (coord, lane) each."""
 
 
+@storable
 class Lanes(NamedTuple):
     """State of all lanes. Vectors are (coord, lane), checkpoints (slot, coord, lane), the rest (lane,)."""
 
@@ -78,6 +80,7 @@ class Lanes(NamedTuple):
     shrink_to: jax.Array
 
 
+@storable
 class Task(NamedTuple):
     """What the lanes work on: whitening, data, how many trajectories each owes and whether it is adapting."""
 
@@ -99,6 +102,7 @@ class Noise(NamedTuple):
     coins: jax.Array
 
 
+@storable
 class Emitted(NamedTuple):
     """What one step hands to the host, per lane; meaningful where `done`."""
 
@@ -385,13 +389,17 @@ class Kernel(NamedTuple):
 @lru_cache(maxsize=8)
 def fillers(deepest: int) -> tuple[Callable[..., Lanes], Callable[..., Lanes]]:
     """Compile what needs no density, once for all of them."""
-    refill = jax.jit(partial(refill_lanes, deepest=deepest), donate_argnums=0)
-    return jax.jit(partial(fill_lanes, deepest=deepest)), refill
+    return Program(partial(fill_lanes, deepest=deepest)), Program(partial(refill_lanes, deepest=deepest), donate=(0,))
+
+
+WIDE = {"xla_cpu_prefer_vector_width": 512}
+"""Compiler options for the kernel: where a CPU has vectors this wide, half of them is what XLA would take."""
 
 
 def build_kernel(density: Density, *, steps: int, deepest: int) -> Kernel:
     """Compile the kernel for a density of whitened coordinates."""
-    return Kernel(*fillers(deepest), jax.jit(partial(run_steps, density=density, steps=steps), donate_argnums=0))
+    run = Program(partial(run_steps, density=density, steps=steps), donate=(0,), options=WIDE)
+    return Kernel(*fillers(deepest), run)
 
 
 @lru_cache(maxsize=128)

@@ -26,6 +26,7 @@ from bayesscale.inference.settings import Progress, Sampler, silent
 from bayesscale.inference.start import Mode, climb_pinned, find_modes
 from bayesscale.inference.stock_nuts import LARGEST, Chains, columns_at, last_tier, saturated
 from bayesscale.model import Model, Target, own_target
+from bayesscale.programs import Program
 
 
 class Posterior(NamedTuple):
@@ -215,7 +216,7 @@ def find_funnel(target: Target, columns: Arrays, modes: Mode, count: int) -> Fun
 def restoring(target: Target) -> Callable[[NDArray, Arrays], jax.Array]:
     """Compile the way back to the model's own coordinates, for u (draw, coord) of one unit."""
     assert target.restore is not None
-    return jax.jit(jax.vmap(target.restore, in_axes=(0, None)))
+    return Program(jax.vmap(target.restore, in_axes=(0, None)))
 
 
 def restored(target: Target, u: NDArray, columns: Arrays) -> NDArray:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from bayesscale.model import Target
+from bayesscale.programs import Program, storable
 from bayesscale.types import Columns, CoordArray, Scalar
 
 ITERATIONS = 30
@@ -85,6 +86,7 @@ def repeated(columns: Columns, times: int) -> dict[str, jax.Array]:
     return {name: jnp.repeat(jnp.moveaxis(column, 0, -1), times, axis=-1) for name, column in columns.items()}
 
 
+@storable
 class Climbed(NamedTuple):
     """Where climbs ended, each (..., lane): position (coord, lane), density, curvature (coord, coord, lane), arrival."""
 
@@ -152,7 +154,7 @@ def climber(target: Target) -> Callable[[jax.Array, Columns, jax.Array], Climbed
         found = climb(target, start.reshape(units * starts, size).T, repeated(columns, starts), pinned.ravel())
         return jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0).reshape(units, starts, *a.shape[:-1]), found)
 
-    return jax.jit(climb_all)
+    return Program(climb_all)
 
 
 @lru_cache(maxsize=128)
@@ -177,7 +179,7 @@ def screener(target: Target, starts: int) -> Callable[[jax.Array, Columns], jax.
         chosen = jnp.argsort(-value, axis=1, stable=True)[:, :starts]
         return jnp.take_along_axis(draws, chosen[..., None], axis=1)
 
-    return jax.jit(screen, compiler_options=QUICKLY)
+    return Program(screen, options=QUICKLY)
 
 
 def in_batches(target: Target, starts: int, compute: Callable[..., Any], *arrays: Any) -> Any:
