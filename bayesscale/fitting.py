@@ -15,13 +15,14 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesscale.columns import taken, typed
 from bayesscale.curves import Curves
 from bayesscale.draws import Naming, in_blocks, named_draws
 from bayesscale.finding import Finding, InputError
 from bayesscale.gate import check_drop, check_model, check_replicates
 from bayesscale.inference.ahead import rehearse
 from bayesscale.inference.coordinates import shared_out
-from bayesscale.inference.many import Posterior, rehearse_decks, sample_many, typed, unit_key
+from bayesscale.inference.many import Posterior, rehearse_decks, sample_many, unit_key
 from bayesscale.inference.settings import Progress, Sampler, silent
 from bayesscale.law import Law
 from bayesscale.laws import DEFAULT_LAW, LAWS
@@ -213,7 +214,7 @@ def row_map(model: Model) -> Callable[..., Any]:
 
 def work_up(model: Model, units: Units, posterior: Posterior, sampler: Sampler, seed: int) -> list[Fit | Skipped]:
     """Turn a block of raw draws into `Fit` values: named values, diagnostics, log likelihoods, findings."""
-    columns = {name: np.asarray(c, int if name == "task" else float) for name, c in units.columns.items()}
+    columns = typed(units.columns)
     named = named_draws(naming_of(model), posterior, columns, read_by=read_by(model.law), sampler=sampler, seed=seed)
     theta = {p.name: np.stack([draws.values[p.name] for draws in named]) for p in model.parameters}
     rows = in_blocks(row_map(model), theta, columns)
@@ -221,7 +222,7 @@ def work_up(model: Model, units: Units, posterior: Posterior, sampler: Sampler, 
     fits: list[Fit | Skipped] = []
     for i, draws in enumerate(named):
         unit = units.take([i])
-        unit_columns = {name: c[i] for name, c in units.columns.items()}
+        unit_columns = taken(units.columns, i)
         findings = check_model(model, unit_columns) + draws.findings + check_drop(unit_columns, model.likelihood.kind)
         if not np.isfinite(rows[i][..., unit_columns["mask"] > 0]).all():
             findings += (Finding("NOT-FINITE", "fail", "a draw gives the data no probability", "look at the rows"),)
@@ -273,7 +274,7 @@ def replicates(
     scatter = in_blocks(replicate_map(model), {name: v[:, chosen] for name, v in joined.items()}, dict(columns))
     drawn = []
     for i, digest in enumerate(digests):
-        rng, facts = np.random.default_rng(unit_key(digest, seed + 2)), {name: c[i] for name, c in columns.items()}
+        rng, facts = np.random.default_rng(unit_key(digest, seed + 2)), taken(columns, i)
         drawn.append(model.likelihood.draw(rng, facts, *(part[i] for part in scatter)))
     return np.stack(drawn)
 

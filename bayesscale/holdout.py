@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesscale.columns import taken
 from bayesscale.curves import Curves, Kind
 from bayesscale.finding import Finding, InputError
 from bayesscale.fitting import Skipped, fit_units, law_named, likelihood_for, unfit_reason
@@ -294,7 +295,7 @@ def forecast(
 ) -> Forecast:
     """Cut one curve's held-out rows out of a unit's predictions."""
     kind: Kind = fit.model.likelihood.kind
-    columns = {name: c[0] for name, c in fit.unit.columns.items()}
+    columns = taken(fit.unit.columns, 0)
     observed, y = columns["value"][rows], columns["y"][rows]
     # Likelihoods that are densities of the link's value are turned into densities of the value itself.
     jacobian = np.asarray(log_link_jacobian(kind, value_of(kind, y))) if fit.model.likelihood.on_link_scale else 0.0

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesscale.columns import taken, typed
 from bayesscale.curves import Curves
 from bayesscale.draws import PRIOR_DRAWS, QUANTILES, learned, measure, provenance, stats_of, status_of, worst
 from bayesscale.finding import Finding, InputError
@@ -174,7 +175,7 @@ def work_up(
 ) -> Pooled:
     """Turn one version's raw draws into a `Pooled`."""
     model = pooled.model
-    columns = {name: np.asarray(c, int if name == "task" else float) for name, c in units.columns.items()}
+    columns = typed(units.columns)
 
     def values(u: jax.Array) -> dict[str, jax.Array]:
         theta, _ = per_curve(pooled, u, columns)
@@ -220,7 +221,7 @@ def work_up(
                 stats=stats,
                 diagnostics=own,
                 log_likelihood=rows[i],
-                findings=about + check_drop({name: c[i] for name, c in units.columns.items()}, model.likelihood.kind),
+                findings=about + check_drop(taken(units.columns, i), model.likelihood.kind),
                 provenance=provenance(sampler, seed)
                 | {"pooling": {name: str(p) for name, p in pooled.pooling.items()}},
             )

@@ -21,6 +21,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesscale.columns import taken, typed
 from bayesscale.finding import InputError
 from bayesscale.model import Model, posterior_rows
 from bayesscale.precision import enable_float64
@@ -87,7 +88,7 @@ def predict_rows(
     """
     units, draws = next(iter(theta.values())).shape[:2]
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), PREDICTION), draws)
-    columns = {name: np.asarray(c, int if name == "task" else float) for name, c in columns.items()}
+    columns = typed(columns)
     found = []
     for i in range(units):
         facts = {n: c[i] for n, c in columns.items()}
@@ -138,7 +139,7 @@ def with_queries(
     unit: Units, shots: NDArray, task: int, *, single_run: bool
 ) -> tuple[dict[str, NDArray], NDArray[np.int64]]:
     """Weave unobserved rows at these shots into a unit's rows; return its columns and where the new rows are."""
-    columns = {name: column[0] for name, column in unit.columns.items()}
+    columns = taken(unit.columns, 0)
     seen = columns["mask"] > 0
     typical = {name: c[seen] for name, c in columns.items() if np.shape(c) == seen.shape}
     count = len(shots)

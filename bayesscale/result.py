@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesscale.columns import taken
 from bayesscale.draws import flatten, status_of, summary_table
 from bayesscale.finding import Finding, InputError
 from bayesscale.law import Law
@@ -121,7 +122,7 @@ class Fit:
 
     def groups(self) -> dict[str, dict[str, tuple[tuple[str, ...], NDArray]]]:
         """Dimension names and values of every variable, by ArviZ group."""
-        columns = {name: column[0] for name, column in self.unit.columns.items()}
+        columns = taken(self.unit.columns, 0)
         rows = columns["mask"].shape[0]
         row_columns = {name: column for name, column in columns.items() if np.shape(column) == (rows,)}
         seen = columns["mask"] > 0
@@ -137,7 +138,7 @@ class Fit:
 
     def description(self) -> dict[str, Any]:
         """What the arrays do not hold, JSON-like."""
-        columns = {name: column[0] for name, column in self.unit.columns.items()}
+        columns = taken(self.unit.columns, 0)
         discrepancy = self.model.likelihood.discrepancy
         return {
             "format": FORMAT,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
+from bayesscale.columns import taken
 from bayesscale.curves import Curves
 from bayesscale.finding import InputError
 from bayesscale.likelihood import Likelihood
@@ -57,7 +58,7 @@ class Units:
         return Units(
             names=tuple(self.names[i] for i in index),
             digests=tuple(self.digests[i] for i in index),
-            columns={name: column[index] for name, column in self.columns.items()},
+            columns=taken(self.columns, index),
             curves=self.curves[index],
             members=tuple(self.members[i] for i in index),
         )

@@ -23,6 +23,7 @@ CORES = pin(1)
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesscale.columns import taken
 from bayesscale.inference import stock_nuts
 from bayesscale.model import Model, own_target, target_of
 from bayesscale.precision import enable_float64
@@ -40,7 +41,7 @@ def nuts_reference(workload: Workload, index: NDArray, warmup: int, draws: int) 
     """Moments by stock NUTS of the curves at `index`."""
     sampler = stock_nuts.build_nuts(own_target(workload.model), warmup=warmup, draws=draws, accept=0.9, dense=True)
     columns = workload.units.columns
-    chains = [stock_nuts.sample_one(sampler, stock_nuts.columns_at(columns, i), int(i)) for i in index]
+    chains = [stock_nuts.sample_one(sampler, taken(columns, i), int(i)) for i in index]
     return references.summarise(np.stack([chain.u for chain in chains]))
 
 
@@ -70,9 +71,7 @@ def reference_of(workload: Workload, u: NDArray, args: argparse.Namespace) -> tu
     if dimension <= LARGEST_GRID and args.reference != "nuts":
         left = []
         for i in range(curves):
-            moments = moments_by_grid(
-                workload.model, stock_nuts.columns_at(workload.units.columns, i), u[i], args.nodes
-            )
+            moments = moments_by_grid(workload.model, taken(workload.units.columns, i), u[i], args.nodes)
             if moments is None:
                 left.append(i)
             else:

@@ -9,13 +9,14 @@ thousand units costs more than sampling them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesscale.columns import Arrays
 from bayesscale.inference.devices import count_devices, over_devices
 from bayesscale.inference.diagnostics import judged
 from bayesscale.inference.lanes import Kernel, Lanes, Task, kernel_of
@@ -23,7 +24,6 @@ from bayesscale.inference.placement import Start, first_log_step, pull_back, spr
 from bayesscale.inference.settings import Sampler
 from bayesscale.model import Target
 
-type Arrays = Mapping[str, NDArray]
 type Own = Callable[[NDArray, NDArray], NDArray]
 """Takes draws u (unit, chain, draw, coord) of units (unit,) to the model's own coordinates."""
 

@@ -16,15 +16,16 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesscale.columns import Arrays, taken, typed
 from bayesscale.inference.ahead import rehearse
 from bayesscale.inference.coordinates import Shares, shared_out
-from bayesscale.inference.deck import Arrays, Deck, deck_width
+from bayesscale.inference.deck import Deck, deck_width
 from bayesscale.inference.diagnostics import judged
 from bayesscale.inference.funnel import Funnel, as_columns, bent, fit_funnel, knots_of, straight_modes, straight_target
 from bayesscale.inference.placement import Start, start_around
 from bayesscale.inference.settings import Progress, Sampler, silent
 from bayesscale.inference.start import Mode, climb_pinned, find_modes
-from bayesscale.inference.stock_nuts import LARGEST, Chains, columns_at, last_tier, saturated
+from bayesscale.inference.stock_nuts import LARGEST, Chains, last_tier, saturated
 from bayesscale.model import Model, Target, own_target
 from bayesscale.programs import Program
 
@@ -87,20 +88,10 @@ def sample_many(
     posterior = joined(parts, shares)
     if last is not None:
         for done, i in enumerate(np.flatnonzero(failed).tolist(), settled + 1):
-            chains = last_tier(last, columns_at(columns, i), keys[i], sampler.chains, sampler.draws)
+            chains = last_tier(last, taken(columns, i), keys[i], sampler.chains, sampler.draws)
             take_over(posterior, i, chains, tier=sampler.tiers + 1)
             progress(done, total)
     return posterior
-
-
-def typed(columns: Arrays) -> Arrays:
-    """Columns as the programs take them: floats, but for the index of a row's task."""
-    return {name: np.asarray(column, float if name != "task" else int) for name, column in columns.items()}
-
-
-def taken(columns: Arrays, units: NDArray) -> Arrays:
-    """The columns of these units."""
-    return {name: column[units] for name, column in columns.items()}
 
 
 def joined(parts: Sequence[Posterior], shares: Shares) -> Posterior:
@@ -177,7 +168,7 @@ def rehearse_decks(shares: Shares, columns: Arrays, sampler: Sampler) -> list[Ca
 def rehearse_deck(target: Target, columns: Arrays, sampler: Sampler) -> Callable[[], object]:
     """Compile what one deck needs."""
     straightened, p, chains = has_funnel(target, sampler), target.dimension, sampler.chains
-    some = {name: column[: sampler.lanes] for name, column in columns.items()}
+    some = taken(columns, slice(sampler.lanes))
     units = len(next(iter(some.values())))
 
     def step() -> None:
@@ -188,7 +179,7 @@ def rehearse_deck(target: Target, columns: Arrays, sampler: Sampler) -> Callable
         deck = Deck(sampled, data, np.zeros((units, 2), np.uint32), start, replace(sampler, draws=1), lambda _, u: u)
         deck.enter()
         deck.run()
-        one = {name: column[:1] for name, column in some.items()}
+        one = taken(some, slice(1))
         restored(target, np.random.default_rng(0).normal(size=(1, chains, sampler.draws, p)), one)
 
     shapes = tuple((name, column.shape[1:]) for name, column in some.items())

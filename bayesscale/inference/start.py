@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from bayesscale.columns import taken
 from bayesscale.model import Target
 from bayesscale.programs import Program, storable
 from bayesscale.types import Columns, CoordArray, Scalar
@@ -197,7 +198,7 @@ def find_modes(target: Target, keys: NDArray, columns: Mapping[str, NDArray], st
     """Search every unit's modes; with no starts, climb once from the origin (large posteriors)."""
     if starts == 0:
         origin = np.zeros(target.dimension)
-        units = [{name: column[i] for name, column in columns.items()} for i in range(len(keys))]
+        units = [taken(columns, i) for i in range(len(keys))]
         found = [find_large_mode(target.density, origin, unit) for unit in units]
         return jax.tree.map(lambda *arrays: np.stack([np.asarray(a) for a in arrays]), *found)
     begin = in_batches(target, starts, screener(target, starts), keys, columns)

@@ -81,11 +81,6 @@ def sample_one(sampler: Callable[..., Chains], columns: Mapping[str, NDArray], s
     return Chains(*(np.asarray(part) for part in sampler(key, columns)))
 
 
-def columns_at(columns: Mapping[str, NDArray], i: int) -> dict[str, NDArray]:
-    """The columns and facts of unit `i`."""
-    return {name: column[i] for name, column in columns.items()}
-
-
 WARMUP, ACCEPT, DEPTH, LONGER = 1000, 0.95, 8, 2
 """The last tier is patient: it is for few, and draws so many times what is returned."""
 LARGEST = 32

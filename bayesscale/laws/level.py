@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from bayesscale.law import Coordinates
+from bayesscale.laws.ends import LARGEST_RISE
 from bayesscale.laws.nll_ends import Levels, NllCoordinates
 from bayesscale.logarithms import log, log_sigmoid, logaddexp
 from bayesscale.types import Columns
@@ -30,8 +31,6 @@ type Rise = Callable[..., jax.Array]
 """The log-odds that the rise is done, of (n, *shape)."""
 
 UNSEEN = 0.03
-LARGEST = 300.0
-"""Log of the largest Q that does not overflow."""
 
 
 def middle(facts: Columns) -> jax.Array:
@@ -52,7 +51,7 @@ def below_bounds(log_a: jax.Array, log_b: jax.Array, log_q: jax.Array) -> tuple[
     of the smaller bound are written as sums of positive terms, so that neither is lost by cancellation.
     """
     ratio = jnp.exp(-jnp.abs(log_a - log_b))
-    log_q = jnp.minimum(log_q, LARGEST)
+    log_q = jnp.minimum(log_q, LARGEST_RISE)
     more = 1.0 + jnp.exp(log_q)
     spread = more * (1.0 - ratio)
     root = jnp.sqrt(spread * spread + 4.0 * ratio)

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
+from bayesscale.columns import taken
 from bayesscale.finding import InputError
 from bayesscale.likelihood import inverse_link
 from bayesscale.plots.style import DATA
@@ -36,7 +37,7 @@ class Points:
 
 def task_rows(fit: Fit, task: int = 0) -> dict[str, NDArray]:
     """Return the columns of one curve's observed rows; a joint fit has several, told apart by `task`."""
-    columns = {name: column[0] for name, column in fit.unit.columns.items()}
+    columns = taken(fit.unit.columns, 0)
     seen = (columns["mask"] > 0) & (columns["task"] == task)
     if not seen.any():
         raise InputError(

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesscale.columns import taken
 from bayesscale.inference import stock_nuts
 from bayesscale.model import numpyro_model, target_of
 from benchmarks.batch.clock import Spent, measured
@@ -128,9 +129,7 @@ def numpyro_loop(workload: Workload, length: Length) -> Fit:
             NUTS(model), num_warmup=warmup, num_samples=draws, num_chains=CHAINS, chain_method="sequential",
             progress_bar=False,
         )  # fmt: skip
-        columns = {
-            name: jnp.asarray(column) for name, column in stock_nuts.columns_at(workload.units.columns, i).items()
-        }
+        columns = {name: jnp.asarray(column) for name, column in taken(workload.units.columns, i).items()}
         mcmc.run(jax.random.key(seed), columns, extra_fields=("num_steps", "diverging"))
         values, extra = mcmc.get_samples(group_by_chain=True), mcmc.get_extra_fields(group_by_chain=True)
         u = np.stack([np.asarray(values[name]) for name in names], axis=-1)
@@ -146,7 +145,7 @@ def numpyro_jitted(workload: Workload, length: Length) -> Fit:
     def fit(i: int, level: int, seed: int) -> Sampled:
         warmup, draws = length.at(level)
         sampler = stock_nuts.build_nuts(target, warmup=warmup, draws=draws, chains=CHAINS)
-        found = stock_nuts.sample_one(sampler, stock_nuts.columns_at(workload.units.columns, i), seed)
+        found = stock_nuts.sample_one(sampler, taken(workload.units.columns, i), seed)
         return Sampled(found.u, found.diverging, np.concatenate([found.warmup_leapfrogs, found.leapfrogs], axis=1))
 
     return fit
@@ -184,7 +183,7 @@ def blackjax_jitted(workload: Workload, length: Length) -> Fit:
         return jax.jit(all_chains)
 
     def fit(i: int, level: int, seed: int) -> Sampled:
-        chains = build(*length.at(level))(jax.random.key(seed), stock_nuts.columns_at(workload.units.columns, i))
+        chains = build(*length.at(level))(jax.random.key(seed), taken(workload.units.columns, i))
         return Sampled(*(np.asarray(part) for part in chains))
 
     return fit
