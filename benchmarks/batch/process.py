@@ -64,23 +64,19 @@ def answer(args: argparse.Namespace) -> dict[str, float]:
     return {"bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MEMORY_UNIT}
 
 
-def with_cache(folder: str) -> dict[str, str]:
-    """The environment, with compiled programs kept in a folder; none where it is empty."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPILATION_CACHE")}
-    if folder:
-        environment |= {
-            "JAX_COMPILATION_CACHE_DIR": folder,
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        }
-    return environment
+KEPT = ("JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE", "BAYESSCALE_COMPILE_CACHE", "BAYESSCALE_TRACES")
+
+
+def without_cache() -> dict[str, str]:
+    """The environment, with nothing in it that keeps compiled programs."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(KEPT)}
 
 
 def start(what: str, workload: str, curves: int, sampler: str, *, cores: str = "", offset: int = 0):
     """Start such a process, without a persistent compilation cache."""
     command = [sys.executable, "-m", "benchmarks.batch.process", what, workload, str(curves), sampler]
     command += [f"--cores={cores}", "--offset", str(offset)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=with_cache(""))
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=without_cache())
 
 
 def result(process: subprocess.Popen) -> dict[str, float]:
@@ -98,7 +94,7 @@ OBSERVED = {"counts": ("successes", "trials"), "nll_mean": ("nll",)}
 
 
 def first_results(name: str, cores: list[int]) -> dict[str, float]:
-    """Wall seconds of `bayesscale fit` on a file of one curve: with an empty, then with that same, now warm, cache."""
+    """Wall seconds of `bayesscale --compile-cache fit` on a file of one curve: with an empty cache, then with that same one."""
     import numpy as np
 
     from benchmarks.batch.workloads import simulate
@@ -116,10 +112,11 @@ def first_results(name: str, cores: list[int]) -> dict[str, float]:
         options = ["--curve", "curve", "--x", "shots", *(p for column in observed for p in (f"--{column}", column))]
         options += ["--law", model.law.name, "--likelihood", model.likelihood.name, "--no-discrepancy", "--no-plots"]
         for label in ("empty cache", "warm cache"):
-            command = [sys.executable, "-c", COMMAND.format(cores=cores), "fit", str(file), *options]
+            command = [sys.executable, "-c", COMMAND.format(cores=cores), "--compile-cache", "fit", str(file), *options]
             command += ["--holdout", "none", "--no-loo", "--out", str(Path(place, label))]
             begin = time.perf_counter()
-            subprocess.run(command, env=with_cache(str(cache)), check=True, stdout=subprocess.DEVNULL)
+            environment = without_cache() | {"XDG_CACHE_HOME": str(cache)}
+            subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
             seconds[label] = time.perf_counter() - begin
     return seconds
 
