@@ -19,6 +19,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 
+from bayesscale.columns import taken
 from bayesscale.inference import stock_nuts
 from bayesscale.model import own_target
 from bayesscale.precision import enable_float64
@@ -54,9 +55,7 @@ def check_correctness(workload: Workload, args: argparse.Namespace) -> bool:
         sampler = stock_nuts.build_nuts(
             own_target(workload.model), warmup=1000, draws=args.reference_draws, accept=0.9, dense=True
         )
-        chains = [
-            stock_nuts.sample_one(sampler, stock_nuts.columns_at(few.units.columns, i), i) for i in range(len(few))
-        ]
+        chains = [stock_nuts.sample_one(sampler, taken(few.units.columns, i), i) for i in range(len(few))]
     reference = references.summarise(np.stack([chain.u for chain in chains]))
     ours = references.Summary(*(part[: len(few)] for part in ours))
     usable = ours.usable & reference.usable

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpyro.infer.util import log_density as numpyro_log_density
 
+from bayesscale.columns import taken
 from bayesscale.inference.settings import Sampler
-from bayesscale.inference.stock_nuts import columns_at
 from bayesscale.model import Target, log_density, numpyro_model
 from benchmarks import references
 from benchmarks.batch.engine import sampler_from
@@ -60,7 +60,7 @@ def test_one_curve_in_255_is_poisoned():
 @pytest.mark.parametrize("name", ["icl", "power"])
 def test_numpyro_is_given_the_same_posterior(name):
     workload = simulate(name, 1)
-    columns = {key: jnp.asarray(column) for key, column in columns_at(workload.units.columns, 0).items()}
+    columns = {key: jnp.asarray(column) for key, column in taken(workload.units.columns, 0).items()}
     rng, differences = np.random.default_rng(3), []
     for _ in range(4):
         u = rng.normal(size=workload.model.layout.dimension)

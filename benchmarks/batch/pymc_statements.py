@@ -23,7 +23,7 @@ import pymc as pm
 import pytensor.tensor as pt
 from numpy.typing import NDArray
 
-from bayesscale.inference import stock_nuts
+from bayesscale.columns import taken
 from bayesscale.model import own_target
 from benchmarks.batch.workloads import Workload
 
@@ -46,7 +46,7 @@ def normal_priors(workload: Workload) -> dict[str, tuple[float, float]]:
 
 def real_rows(workload: Workload, i: int) -> dict[str, NDArray]:
     """The columns of curve i without padding."""
-    columns = stock_nuts.columns_at(workload.units.columns, i)
+    columns = taken(workload.units.columns, i)
     kept = columns["mask"] > 0
     return {name: column[kept] for name, column in columns.items() if np.ndim(column)}
 
@@ -145,7 +145,7 @@ def check(workload: Workload, statement: Statement, points: int = 8, tolerance: 
     Raises ValueError beyond the tolerance: the two would not be the same posterior.
     """
     rng, target = np.random.default_rng(0), own_target(workload.model)
-    columns, rows = stock_nuts.columns_at(workload.units.columns, 0), real_rows(workload, 0)
+    columns, rows = taken(workload.units.columns, 0), real_rows(workload, 0)
     log_density, differences = statement.model.compile_logp(), []
     centre = [0.0 if name != "log_tau" else -3.0 for name in statement.names]
     for _ in range(points):
