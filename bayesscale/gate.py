@@ -106,7 +106,7 @@ def check_fit(
     if not r_hat <= RHAT_WARN:
         grade = "fail" if not r_hat <= RHAT_FAIL else "warn"
         findings.append(
-            Finding("RHAT", grade, f"largest R-hat is {r_hat:.3f} ({name})", "draw longer; look at the chains")
+            Finding("RHAT", grade, f"largest R-hat is {r_hat:.4f} ({name})", "draw longer; look at the chains")
         )
     for key in ("ess_bulk", "ess_tail"):
         negative, name = worst[key]
