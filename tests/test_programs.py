@@ -14,6 +14,7 @@ import pytest
 
 from bayesscale import programs
 from bayesscale.identity import identity
+from bayesscale.inference.funnel import straight_target
 from bayesscale.inference.lanes import Lanes, fillers, kernel_of
 from bayesscale.inference.many import restoring, sample_many
 from bayesscale.inference.settings import Sampler
@@ -22,6 +23,8 @@ from bayesscale.laws import LAWS
 from bayesscale.likelihood import BETA_BINOMIAL, LIKELIHOODS, with_discrepancy
 from bayesscale.model import compose, level_target, log_density, target_of
 from bayesscale.programs import Program
+from bayesscale.rates import RATE_LAWS
+from bayesscale.resampling.model import rate_model, rate_target
 from benchmarks.batch.workloads import simulate
 
 
@@ -34,6 +37,8 @@ def models():
 def identities():
     """By what is sampled: law, likelihood, departure and coordinates."""
     targets = {target for model in models() for target in (target_of(model), level_target(model))}
+    targets |= {straight_target(target) for target in targets if target.pivot is not None}
+    targets |= {rate_target(rate_model(law)) for law in RATE_LAWS.values()}
     return [(t.name, t.pivot, t.dimension, identity(kernel_of(t, 64, 9).run.function)) for t in targets]
 
 
@@ -43,7 +48,7 @@ def test_every_program_of_every_model_has_an_identity_of_its_own():
 
 
 def test_identities_are_the_same_in_another_process():
-    program = "from test_programs import identities; print(sorted(map(repr, identities())))"
+    program = "import conftest; from test_programs import identities; print(sorted(map(repr, identities())))"
     environment = os.environ | {"PYTHONPATH": os.path.dirname(__file__), "PYTHONHASHSEED": "12345"}
     there = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert there.stdout.strip() == str(sorted(map(repr, identities())))
