@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import jax
@@ -29,6 +30,7 @@ from bayesscale.identity import identity
 VARIABLE = "BAYESSCALE_TRACES"
 LIBRARIES = ("jax", "jaxlib", "numpyro", "numpy")
 _LOG = logging.getLogger(__name__)
+_telling = Lock()
 _storable: dict[type, bool] = {}
 """Named tuples that traces may take and return, and whether jax has been told of them."""
 
@@ -73,9 +75,11 @@ class Program:
         """Take the trace for these arguments from the folder; where there is none, trace, and keep it there."""
         from jax import export
 
-        for kind in [kind for kind, told in _storable.items() if not told]:
-            export.register_namedtuple_serialization(kind, serialized_name=f"{kind.__module__}.{kind.__qualname__}")
-            _storable[kind] = True
+        with _telling:  # another thread may compile ahead
+            for kind in [kind for kind, told in _storable.items() if not told]:
+                name = f"{kind.__module__}.{kind.__qualname__}"
+                export.register_namedtuple_serialization(kind, serialized_name=name)
+                _storable[kind] = True
         name = hashlib.sha256(repr((circumstances(), self.identity, shapes)).encode()).hexdigest()
         stored = read(folder / name)
         if stored is None:
