@@ -161,10 +161,7 @@ def sample_pooled(
     pooled = PooledModel(model, shares, design_of(curves, shares), len(curves))
     identity = "|".join(f"{name}:{pool}" for name, pool in sorted(shares.items()))
     target = pooled_target(pooled, f"pooled|{law.name}|{likelihood.name}|{identity}")
-    columns = {
-        name: np.stack([np.asarray(units.columns[name], int if name == "task" else float) for units in versions])
-        for name in versions[0].columns
-    }
+    columns = {name: np.stack([units.columns[name] for units in versions]) for name in versions[0].columns}
     digests = [hashlib.sha256("+".join(units.digests).encode()).hexdigest() for units in versions]
     posterior = sample_many(target, columns, digests, sampler=sampler, seed=seed, progress=progress)
     return [work_up(pooled, units, posterior, v, sampler, seed) for v, units in enumerate(versions)]

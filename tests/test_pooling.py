@@ -12,12 +12,15 @@ import pytest
 import scipy.stats
 from scipy.special import expit, logit
 
+from bayesscale.columns import typed
 from bayesscale.conditions import sentence, which_moved
 from bayesscale.curves import Curves
 from bayesscale.finding import InputError
 from bayesscale.fitting import likelihood_for
+from bayesscale.inference.start import find_modes
 from bayesscale.ingest.table import read_curves
 from bayesscale.laws import LAWS
+from bayesscale.likelihood import BINOMIAL
 from bayesscale.model import compose, log_density
 from bayesscale.pooled import POOLED_SAMPLER, default_pooling, fit_pooled
 from bayesscale.pooling import (
@@ -30,6 +33,7 @@ from bayesscale.pooling import (
     per_curve,
     pooled_log_density,
     pooled_prior_draw,
+    pooled_target,
     prior_shift,
 )
 from bayesscale.units import units_of
@@ -55,8 +59,7 @@ def pooled_of(pooling, curves=None):
     """A pooled model of the on-curve law in log shots, and its columns."""
     curves = curves_of() if curves is None else curves
     likelihood = likelihood_for(curves, None, discrepancy=True)
-    columns = {n: np.asarray(c, int if n == "task" else float) for n, c in units_of(curves, likelihood).columns.items()}
-    model = compose(LAWS["log_shots"], likelihood)
+    columns, model = typed(units_of(curves, likelihood).columns), compose(LAWS["log_shots"], likelihood)
     return PooledModel(model, pooling, design_of(curves, pooling), len(curves)), columns
 
 
@@ -141,6 +144,19 @@ def test_without_sharing_it_is_the_sum_of_the_curves_own_densities():
     alone = jax.vmap(bind(log_density, pooled.model))(jnp.asarray(u.T), columns)
     together = pooled_log_density(pooled, jnp.asarray(u.ravel()), columns)
     assert float(together) == pytest.approx(float(alone.sum()), rel=1e-10)
+
+
+def test_a_maximum_is_climbed_to():
+    curves, law, likelihood = curves_of(), LAWS["log_shots"], BINOMIAL
+    shares, units = default_pooling(law, likelihood, curves), units_of(curves, likelihood)
+    pooled = PooledModel(compose(law, likelihood), shares, design_of(curves, shares), len(curves))
+    columns = {name: column[None] for name, column in typed(units.columns).items()}
+    mode = find_modes(pooled_target(pooled, "pooled"), np.zeros((1, 2), np.uint32), columns, 0)
+    assert np.isfinite(mode.whiten).all()
+    facts = jax.tree.map(jnp.asarray, typed(units.columns))
+    at = jax.jit(lambda u: pooled_log_density(pooled, u, facts))
+    best, nearby = mode.u[0, 0], np.random.default_rng(1).normal(scale=0.05, size=(5, pooled.dimension))
+    assert all(at(best + step * mode.whiten[0, 0]) < at(best) for step in nearby)
 
 
 def test_one_curve_in_common_is_that_curve():

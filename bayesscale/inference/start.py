@@ -222,6 +222,8 @@ def find_large_mode(density: Callable[[CoordArray, Columns], Scalar], start: np.
 
     Coordinates of a non-centred hierarchy have prior curvature of about one, which floors the diagonal.
     """
+    # Of jax: derivatives of one's own, mapped over tasks, take no arrays of numpy that are closed over.
+    columns = jax.tree.map(jnp.asarray, columns)
     value_and_gradient = jax.jit(jax.value_and_grad(lambda u: -density(u, columns)))
 
     def loss(u: np.ndarray) -> tuple[float, np.ndarray]:
