@@ -13,6 +13,7 @@ from functools import partial as bind
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -172,7 +173,8 @@ def work_up(
 ) -> Pooled:
     """Turn one version's raw draws into a `Pooled`."""
     model = pooled.model
-    columns = typed(units.columns)
+    # Of jax: closed over as numpy's, they would stop derivatives of one's own that are mapped over curves.
+    columns = jax.tree.map(jnp.asarray, typed(units.columns))
 
     def values(u: jax.Array) -> dict[str, jax.Array]:
         theta, _ = per_curve(pooled, u, columns)
