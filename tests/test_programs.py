@@ -123,6 +123,15 @@ def test_named_tuples_come_back_as_what_they_were(folder):
     jax.tree.map(np.testing.assert_array_equal, *made)
 
 
+def test_a_write_that_fails_leaves_nothing(folder, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    np.testing.assert_array_equal(doubled()(np.ones((2, 3))), [3.0, 3.0])
+    assert "No space left" in caplog.text and not list(folder.iterdir())
+
+
 @pytest.mark.slow
 def test_draws_are_the_same_to_the_last_bit(folder, monkeypatch):
     """With the trace kept for the first time, read back, and without one."""
